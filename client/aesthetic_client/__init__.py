@@ -1,0 +1,1 @@
+"""Score the aesthetic quality of images against a Triton server."""

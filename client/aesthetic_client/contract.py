@@ -1,0 +1,115 @@
+"""The contract: every tensor, model and head that client, exporter and server share.
+
+Declared once, here. ONNX inputs and axes, `config.pbtxt`, requests and dummy data are computed from
+this file or tested against it. Standard library only, so that everything may import it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+DType = Literal["BYTES", "UINT8", "FP32"]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor on the wire. `dims` leaves out the batch dimension, as Triton's configs do."""
+
+    name: str
+    dtype: DType
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A published aesthetic predictor: its name, and the tensor that carries its score."""
+
+    name: str
+    output: str
+
+    @property
+    def tensor(self) -> Tensor:
+        return Tensor(self.output, "FP32", (1,))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A Triton model. `steps` names an ensemble's composing models in the order of the data."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    max_batch: int
+    steps: tuple[str, ...] = ()
+
+
+def output_name(head: str) -> str:
+    """The tensor name of a further head: its own name with `_` for what Triton users must quote."""
+    return re.sub(r"\W", "_", head)
+
+
+# --- tensors -----------------------------------------------------------------------------------
+
+IMAGE_SIZE = 224  # pixels; CLIP ViT-L/14's input side
+EMBEDDING_DIM = 768  # CLIP ViT-L/14's projection width
+
+IMAGE = Tensor("image", "BYTES", (1,))  # one encoded image file: JPEG, PNG, WebP
+PIXELS = Tensor("pixels", "UINT8", (IMAGE_SIZE, IMAGE_SIZE, 3))  # RGB, HWC, after resize and crop
+EMBEDDING = Tensor("embedding", "FP32", (EMBEDDING_DIM,))  # CLIP image embedding, L2-normalised
+
+# --- heads -------------------------------------------------------------------------------------
+
+DEFAULT_HEAD = Head("sac+logos+ava1-l14-linearMSE", "aesthetic_score")
+HEADS = (
+    DEFAULT_HEAD,
+    *(
+        Head(name, output_name(name))
+        for name in (
+            "ava+logos-l14-linearMSE",
+            "ava+logos-l14-reluMSE",
+            "sa_0_4_vit_l_14_linear",
+            "sac_public_2022_06_29_vit_l_14_linear",
+        )
+    ),
+)
+SCORES = tuple(head.tensor for head in HEADS)
+
+# --- models ------------------------------------------------------------------------------------
+
+# Eight images saturate a CPU (ViT-L/14 is 162 GFLOP an image); more only adds latency there.
+MAX_IMAGE_BATCH = 8
+# 4096 embeddings are one 12.6 MB message; the heads take about a millisecond for them.
+MAX_EMBEDDING_BATCH = 4096
+
+PREPROCESS = Model("preprocess", (IMAGE,), (PIXELS,), MAX_IMAGE_BATCH)
+CLIP_IMAGE = Model("clip_image", (PIXELS,), (EMBEDDING,), MAX_IMAGE_BATCH)
+AESTHETIC_HEADS = Model("aesthetic_heads", (EMBEDDING,), SCORES, MAX_EMBEDDING_BATCH)
+AESTHETIC = Model(
+    "aesthetic",
+    (IMAGE,),
+    (*SCORES, EMBEDDING),
+    MAX_IMAGE_BATCH,
+    steps=("preprocess", "clip_image", "aesthetic_heads"),
+)
+AESTHETIC_PIXELS = Model(
+    "aesthetic_pixels",
+    (PIXELS,),
+    (*SCORES, EMBEDDING),
+    MAX_IMAGE_BATCH,
+    steps=("clip_image", "aesthetic_heads"),
+)
+MODELS = (PREPROCESS, CLIP_IMAGE, AESTHETIC_HEADS, AESTHETIC, AESTHETIC_PIXELS)
+
+# --- provenance --------------------------------------------------------------------------------
+
+# Keys under this prefix in a served model's config `parameters` say where its numbers come from.
+PROVENANCE_PREFIX = "provenance."
+# The `weights` an artifact carries when its weights are random; nothing downstream may hide it.
+SEEDED_WEIGHTS = "seeded, scores are meaningless"
+
+
+def model_named(name: str) -> Model:
+    """The contract's model of that name. Raises KeyError for another."""
+    return {model.name: model for model in MODELS}[name]

@@ -1,0 +1,1 @@
+"""Weights in, certified ONNX models and a servable model repository out."""
