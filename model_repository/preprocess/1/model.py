@@ -1,0 +1,35 @@
+"""Triton adapter of `aesthetic_client.pixels`: unpack, prepare, pack."""
+
+import json
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from aesthetic_client.contract import IMAGE, PIXELS
+from aesthetic_client.errors import ImageError
+from aesthetic_client.pixels import PixelOptions, prepare_pixels
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        parameters = json.loads(args["model_config"])["parameters"]
+        self.options = PixelOptions.from_parameters(
+            {key: value["string_value"] for key, value in parameters.items()}
+        )
+
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        # Each request answers for itself: an exception here would fail its neighbours in the batch.
+        try:
+            images = pb_utils.get_input_tensor_by_name(request, IMAGE.name).as_numpy()
+            pixels = [prepare_pixels(data, self.options) for data in images.reshape(-1)]
+        except ImageError as error:
+            return failure(str(error), pb_utils.TritonError.INVALID_ARG)
+        except Exception as error:
+            return failure(f"preprocess failed: {type(error).__name__}", pb_utils.TritonError.INTERNAL)
+        return pb_utils.InferenceResponse([pb_utils.Tensor(PIXELS.name, np.stack(pixels))])
+
+
+def failure(message, code):
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
