@@ -1,9 +1,9 @@
 """What a hostile image must not do: take gigabytes, seconds, or leak addresses into an error text.
 
-Pillow's own bomb limit looks at pixels alone. Time also goes into scans (a 100 KB progressive JPEG may
-hold a thousand), into PNG chunks and JPEG markers (Pillow walks them in Python, microseconds each) and
-into compressed bytes. The estimates below were measured with Pillow 13 on one core of an AMD EPYC
-(2024), each at the worst content found for it (noise, Paeth filters, 4:4:4).
+Pillow's own bomb limit looks at pixels alone. Time also goes into scans (a 100 KB progressive JPEG
+may hold a thousand), into PNG chunks and JPEG markers (Pillow walks them in Python, microseconds
+each) and into compressed bytes. The estimates below were measured with Pillow 13 on one core of an
+AMD EPYC (2024), each at the worst content found for it (noise, Paeth filters, 4:4:4).
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def unidentified(data: bytes, allowed: tuple[str, ...]) -> ImageError:
     if found in allowed:
         return ImageError("corrupt", f"the {found} file's header is broken or cut off")
     return ImageError(
-        "format_not_allowed", f"{found} is not allowed; {names} are: convert it, or add it to `formats`"
+        "format_not_allowed",
+        f"{found} is not allowed; {names} are: convert it, or add it to `formats`",
     )
 
 

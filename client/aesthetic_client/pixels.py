@@ -1,10 +1,10 @@
 """Pixel preparation exactly as the reference does it: encoded image in, 224x224 RGB out.
 
-The reference is OpenAI CLIP's transform (github.com/openai/CLIP, `clip/clip.py`, `_transform`; open_clip
-has the same): on the image as PIL opens it, resize the shorter side to 224 (bicubic, antialiased),
-centre crop, and only then convert to RGB. EXIF orientation is ignored. Every pixel equals the
-reference's for images up to 64:1; beyond that only the part that the crop keeps is resized, which
-differs by 1/255 at most and does not need gigabytes.
+The reference is OpenAI CLIP's transform (github.com/openai/CLIP, `clip/clip.py`, `_transform`;
+open_clip has the same): on the image as PIL opens it, resize the shorter side to 224 (bicubic,
+antialiased), centre crop, and only then convert to RGB. EXIF orientation is ignored. Every pixel
+equals the reference's for images up to 64:1; beyond that only the part that the crop keeps is
+resized, which differs by 1/255 at most and does not need gigabytes.
 
 Needs Pillow (the `pixels` extra). Imports it on first use, so that the constants need nothing.
 """
@@ -26,12 +26,12 @@ from aesthetic_client.errors import ImageError, InputError
 if TYPE_CHECKING:
     from PIL import Image
 
-# --- the transform's constants; CLIP_MEAN and CLIP_STD are applied inside the `clip_image` graph ---
+# --- the transform's constants; mean and std are applied inside the `clip_image` graph ---
 
 PREPROCESSING_ID = "openai-clip-pil-bicubic-224-v1"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # RGB, of values in [0, 1]
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-# A longer image is resized only where the crop keeps it: a 1x10000 image would else become 224x2240000.
+# A longer image is resized only where the crop keeps it: 1x10000 would else become 224x2240000.
 EXACT_ASPECT = 64
 
 # `code` of every ImageError; stable, so that callers may branch on them.
@@ -51,7 +51,7 @@ class PixelOptions:
     """What is accepted, and how orientation is treated.
 
     `formats` are Pillow's names. `max_pixels` bounds memory (600 MB a process at the default) and
-    `max_decode_ms` time: decode milliseconds estimated from the header, on one core of a 2024 server.
+    `max_decode_ms` time: decode milliseconds, estimated from the header, on one core of 2024.
     """
 
     formats: tuple[str, ...] = ("JPEG", "MPO", "PNG", "WEBP")

@@ -1,0 +1,83 @@
+"""The server that a command line talks to: the one at --url, or one started for the run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aesthetic_client import contract
+from aesthetic_client._core import DEFAULT_IN_FLIGHT, DEFAULT_RETRY_S, DEFAULT_TIMEOUT_S
+from aesthetic_client.cli import load_room
+from aesthetic_client.cli._show import status
+from aesthetic_client.client import Client
+from aesthetic_client.errors import InputError
+from aesthetic_client.paths import default_repository
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say which server, and how to use it."""
+    parser.add_argument(
+        "--url", help="a running server: grpc://host:8001 or http://host:8000; else one is started"
+    )
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        help=f"model repository for the started server (default: {default_repository()})",
+    )
+    parser.add_argument(
+        "--decode",
+        choices=("server", "client"),
+        default="server",
+        help="where files are decoded (default: server)",
+    )
+    parser.add_argument(
+        "--in-flight",
+        type=int,
+        default=DEFAULT_IN_FLIGHT,
+        metavar="N",
+        help=f"images on their way at once (default: {DEFAULT_IN_FLIGHT})",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT_S,
+        metavar="S",
+        help=f"seconds that one image may take, the queue included (default: {DEFAULT_TIMEOUT_S:g})",
+    )
+
+
+@contextmanager
+def connected(arguments: argparse.Namespace) -> Iterator[Client]:
+    """A client of the server that the arguments mean; a server started for it is stopped after."""
+    if arguments.url:
+        if arguments.repository:
+            raise InputError("--repository is for a started server; --url names a running one")
+        with _client(arguments, arguments.url) as client:
+            _warn_if_meaningless(client)
+            yield client
+        return
+    serve = load_room("aesthetic_serve", "serve")
+    server = serve.EmbeddedServer(arguments.repository or default_repository())
+    with status("starting Triton (or give --url of a running server)"):
+        server.start()
+    try:
+        with _client(arguments, server.grpc_url) as client:
+            _warn_if_meaningless(client)
+            yield client
+    finally:
+        server.stop()
+
+
+def _client(arguments: argparse.Namespace, url: str) -> Client:
+    return Client(
+        url, decode=arguments.decode, timeout_s=arguments.timeout, retry_s=DEFAULT_RETRY_S
+    )
+
+
+def _warn_if_meaningless(client: Client) -> None:
+    for model, fields in client.provenance().items():
+        if contract.SEEDED_WEIGHTS in str(fields.get("weights", "")):
+            print(f"WARNING: {model} has weights: {contract.SEEDED_WEIGHTS}", file=sys.stderr)
