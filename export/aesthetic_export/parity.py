@@ -1,0 +1,213 @@
+"""ONNX Runtime against the torch module: numbers first, then the verdict they amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from aesthetic_client import contract
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far the exported model may be from the torch module. None: not compared."""
+
+    score: float  # largest |score difference|, in points of the scale
+    cosine: float | None = None  # every embedding's cosine must be above it
+
+
+# fp32 against fp32 gives cosines of 1 - 1e-12 and scores within 1e-5 on a whole ViT-L/14.
+CLIP_IMAGE_FP32 = Tolerance(score=1e-3, cosine=0.999999)
+# What the published golden scores hold an fp32 implementation to.
+AESTHETIC_HEADS_FP32 = Tolerance(score=2e-5)
+
+# Two inputs closer than this could change places in a batch without the comparison noticing.
+MIN_SPREAD = 1e-4
+
+
+class ParityError(RuntimeError):
+    """An exported model that does not compute what its torch module does. Carries the report."""
+
+    def __init__(self, report: ParityReport) -> None:
+        super().__init__(f"{report.model} differs from its torch module: {report.summary()}")
+        self.report = report
+
+
+@dataclass(frozen=True)
+class ScoreDifference:
+    """|score difference| of one head over all items, in points of the scale."""
+
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The comparison of one exported model. True when every figure keeps its tolerance.
+
+    `spread` is the smallest 1 - cosine between two different inputs' embeddings.
+    """
+
+    model: str
+    items: int
+    batch_sizes: tuple[int, ...]
+    scores: Mapping[str, ScoreDifference]
+    tolerance: Tolerance
+    spread: float
+    min_cosine: float | None = None
+    max_embedding_difference: float | None = None
+
+    @property
+    def mean_score_difference(self) -> float:
+        return float(np.mean([score.mean for score in self.scores.values()]))
+
+    @property
+    def max_score_difference(self) -> float:
+        # np.max, unlike max, lets a NaN through, and a NaN keeps no tolerance.
+        return float(np.max([score.max for score in self.scores.values()]))
+
+    def __bool__(self) -> bool:
+        if not self.max_score_difference <= self.tolerance.score or not self.spread > MIN_SPREAD:
+            return False
+        if self.tolerance.cosine is None:
+            return True
+        return self.min_cosine is not None and self.min_cosine > self.tolerance.cosine
+
+    def summary(self) -> str:
+        """One line for people."""
+        embedding = ""
+        if self.min_cosine is not None:
+            embedding = (
+                f"cosine >= {self.min_cosine:.9f}, "
+                f"embedding within {self.max_embedding_difference:.1e}, "
+            )
+        batches = ", ".join(map(str, self.batch_sizes))
+        return (
+            f"{embedding}scores within {self.max_score_difference:.1e} "
+            f"(mean {self.mean_score_difference:.1e}, allowed {self.tolerance.score:.0e}) "
+            f"over {self.items} items in batches of {batches}"
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON, verdict and overall figures included."""
+        return {
+            "passed": bool(self),
+            **asdict(self),
+            "scores": {name: asdict(score) for name, score in self.scores.items()},
+            "mean_score_difference": self.mean_score_difference,
+            "max_score_difference": self.max_score_difference,
+        }
+
+
+def clip_image_parity(
+    path: Path,
+    module: nn.Module,
+    heads: nn.Module,
+    pixels: npt.NDArray[np.uint8],
+    *,
+    batches: Sequence[Sequence[int]],
+) -> ParityReport:
+    """Compare the ONNX tower at `path` with `module` on `pixels` (n, 224, 224, 3).
+
+    `batches` says which images travel together; each image must be in one at least. Both sides'
+    embeddings go through `heads` (torch), so that differences are in scores too.
+    """
+    reference = run_torch(module, pixels)[0]
+    session = _session(path)
+    order = [index for batch in batches for index in batch]
+    found = np.concatenate([run_onnx(session, pixels[list(batch)])[0] for batch in batches])
+    expected = reference[order]
+    differences = [
+        np.abs(there.astype(np.float64) - here)
+        for here, there in zip(run_torch(heads, expected), run_torch(heads, found), strict=True)
+    ]
+    return ParityReport(
+        contract.CLIP_IMAGE.name,
+        len(pixels),
+        tuple(sorted({len(batch) for batch in batches})),
+        _per_head(differences),
+        CLIP_IMAGE_FP32,
+        _spread(reference),
+        min_cosine=float(np.min(_cosines(found, expected))),
+        max_embedding_difference=float(np.max(np.abs(found.astype(np.float64) - expected))),
+    )
+
+
+def heads_parity(
+    path: Path, module: nn.Module, embeddings: FloatArray, *, batches: Sequence[Sequence[int]]
+) -> ParityReport:
+    """Compare the ONNX heads at `path` with `module` on unit `embeddings` (n, 768)."""
+    reference = run_torch(module, embeddings)
+    session = _session(path)
+    order = [index for batch in batches for index in batch]
+    found = [run_onnx(session, embeddings[list(batch)]) for batch in batches]
+    differences = [
+        np.abs(np.concatenate(there).astype(np.float64) - here[order])
+        for here, there in zip(reference, zip(*found, strict=True), strict=True)
+    ]
+    return ParityReport(
+        contract.AESTHETIC_HEADS.name,
+        len(embeddings),
+        tuple(sorted({len(batch) for batch in batches})),
+        _per_head(differences),
+        AESTHETIC_HEADS_FP32,
+        _spread(embeddings),
+    )
+
+
+def run_torch(module: nn.Module, array: npt.NDArray[np.generic]) -> list[FloatArray]:
+    """A module's outputs for one batch, as arrays."""
+    import torch
+
+    with torch.no_grad():
+        result = module(torch.from_numpy(np.ascontiguousarray(array)))
+    outputs = result if isinstance(result, tuple) else (result,)
+    return [output.numpy() for output in outputs]
+
+
+def run_onnx(session: object, array: npt.NDArray[np.generic]) -> list[FloatArray]:
+    """The outputs of an ONNX Runtime session with one input, for one batch."""
+    name = session.get_inputs()[0].name  # type: ignore[attr-defined]
+    outputs: list[FloatArray] = session.run(None, {name: array})  # type: ignore[attr-defined]
+    return outputs
+
+
+def _session(path: Path) -> object:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _per_head(differences: Sequence[npt.NDArray[np.float64]]) -> dict[str, ScoreDifference]:
+    return {
+        head.name: ScoreDifference(float(np.mean(difference)), float(np.max(difference)))
+        for head, difference in zip(contract.HEADS, differences, strict=True)
+    }
+
+
+def _cosines(a: FloatArray, b: FloatArray) -> npt.NDArray[np.float64]:
+    """Row by row, in float64. (n, 768), (n, 768) -> (n,)"""
+    a64, b64 = a.astype(np.float64), b.astype(np.float64)
+    lengths = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
+    cosines: npt.NDArray[np.float64] = np.sum(a64 * b64, axis=1) / lengths
+    return cosines
+
+
+def _spread(embeddings: FloatArray) -> float:
+    """The smallest 1 - cosine between two rows."""
+    unit = embeddings.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    np.fill_diagonal(cosines, -1.0)
+    return float(1.0 - np.max(cosines))

@@ -1,0 +1,163 @@
+"""Where an artifact's numbers come from: beside it as JSON, and in the served model's config."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from aesthetic_client import contract
+from aesthetic_client.errors import InputError
+from aesthetic_client.pixels import PREPROCESSING_ID
+
+from .heads import HeadWeights
+from .onnx_export import OPSET
+from .towers import ACTIVATION, Tower
+
+FILE = "provenance.json"
+PRECISION = "fp32"
+_HEADING = "# Where these numbers come from; written by `aesthetic export`."
+_DISTRIBUTIONS = {
+    "aesthetic_triton": "aesthetic-triton",
+    "torch": "torch",
+    "onnx": "onnx",
+    "onnxscript": "onnxscript",
+    "onnxruntime": "onnxruntime",
+    "open_clip": "open_clip_torch",
+}
+
+Provenance = dict[str, object]
+
+
+def tower_provenance(tower: Tower) -> Provenance:
+    """What is known about `clip_image` before it is exported."""
+    return {
+        "model": contract.CLIP_IMAGE.name,
+        "weights": tower.weights,
+        "weights_sha256": tower.sha256,
+        "source": tower.source,
+        **tower.extra,
+        "activation": ACTIVATION,
+        "preprocessing": PREPROCESSING_ID,
+        **_common(),
+    }
+
+
+def heads_provenance(heads: Sequence[HeadWeights]) -> Provenance:
+    """What is known about `aesthetic_heads` before it is exported.
+
+    One seeded head makes the whole model seeded.
+    """
+    seeded = [head for head in heads if head.seeded]
+    known: Provenance = {
+        "model": contract.AESTHETIC_HEADS.name,
+        "weights": contract.SEEDED_WEIGHTS if seeded else "published",
+        "heads": [_head_row(head) for head in heads],
+        **_common(),
+    }
+    return {**known, "seed": seeded[0].seed} if seeded else known
+
+
+def config_with_provenance(text: str, provenance: Mapping[str, object]) -> str:
+    """A config.pbtxt's own text, comments and all, with the provenance as `parameters` after it.
+
+    Strings stand as they are, everything else as compact JSON. The result is parsed again.
+    Raises InputError when the text is no model configuration.
+    """
+    from google.protobuf import text_format
+    from google.protobuf.text_encoding import CEscape
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+    values = {
+        contract.PROVENANCE_PREFIX + field: _as_text(value) for field, value in provenance.items()
+    }
+    lines = [
+        f'parameters {{ key: "{key}" value {{ string_value: "{CEscape(value, as_utf8=True)}" }} }}'
+        for key, value in values.items()
+    ]
+    result = "\n".join([text.rstrip("\n"), _HEADING, *lines, ""])
+    try:
+        config = text_format.Parse(result, ModelConfig())
+    except text_format.ParseError as error:
+        raise InputError(f"not a Triton model configuration: {error}") from None
+    written = {key: config.parameters[key].string_value for key in values}
+    if written != values:
+        raise InputError("the model configuration has provenance of its own")
+    return result
+
+
+def provenance_of_config(text: str) -> Provenance:
+    """The reverse: the provenance in a config.pbtxt, nested values decoded."""
+    from google.protobuf import text_format
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+    config = text_format.Parse(text, ModelConfig())
+    prefix = contract.PROVENANCE_PREFIX
+    return {
+        key[len(prefix) :]: _as_value(parameter.string_value)
+        for key, parameter in config.parameters.items()
+        if key.startswith(prefix)
+    }
+
+
+def read_provenance(folder: Path) -> Provenance | None:
+    """The provenance beside a model's artifact, None when there is none or it is unreadable."""
+    try:
+        found = json.loads((folder / FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_provenance(folder: Path, provenance: Mapping[str, object]) -> None:
+    (folder / FILE).write_text(json.dumps(provenance, indent=2) + "\n", "utf-8")
+
+
+def metadata_of(provenance: Mapping[str, object]) -> dict[str, str]:
+    """The same as strings, for an ONNX file's metadata_props."""
+    return {contract.PROVENANCE_PREFIX + name: _as_text(v) for name, v in provenance.items()}
+
+
+def _common() -> Provenance:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {
+        "precision": PRECISION,
+        "opset": OPSET,
+        "created": now.isoformat(timespec="seconds"),
+        "versions": {
+            name: importlib.metadata.version(distribution)
+            for name, distribution in _DISTRIBUTIONS.items()
+        },
+    }
+
+
+def _head_row(head: HeadWeights) -> dict[str, object]:
+    source = head.source
+    outputs = {known.name: known.output for known in contract.HEADS}
+    row: dict[str, object] = {
+        "name": source.name,
+        "output": outputs[source.name],
+        "weights": head.weights,
+        "kind": source.kind,
+    }
+    if head.seeded:  # the published file has no part in it
+        return {**row, "sha256": None, "source": f"seeded:{head.seed}", "licence": None}
+    return {
+        **row,
+        "sha256": source.file.sha256,
+        "source": source.file.url,
+        "licence": source.licence,
+    }
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _as_value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
