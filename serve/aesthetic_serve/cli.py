@@ -1,0 +1,137 @@
+"""`aesthetic serve`: Triton on this machine, supervised, until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from aesthetic_client import contract
+from aesthetic_client.paths import default_repository
+from rich.console import Console
+
+from aesthetic_serve.server import START_TIMEOUT_S, EmbeddedServer
+
+GRPC_PORT, HTTP_PORT, METRICS_PORT = 8001, 8000, 8002  # Triton's own defaults
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _StopRequested(BaseException):
+    """SIGTERM or SIGINT came; not an Exception, so that no handler on the way swallows it."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `aesthetic serve`."""
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=default_repository(),
+        help="model repository, as `aesthetic export` builds it (default: %(default)s)",
+    )
+    for name, port in (("grpc", GRPC_PORT), ("http", HTTP_PORT), ("metrics", METRICS_PORT)):
+        parser.add_argument(
+            f"--{name}-port",
+            type=_port,
+            default=port,
+            metavar="PORT",
+            help=f"{name} port on 127.0.0.1 (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--log-file", type=Path, help="keep Triton's log here (default: a temporary file)"
+    )
+    parser.add_argument(
+        "--start-timeout",
+        type=float,
+        default=START_TIMEOUT_S,
+        metavar="S",
+        help="seconds until the first score (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--config-name",
+        metavar="NAME",
+        help="use each model's configs/NAME.pbtxt over its config.pbtxt",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; 0 after a clean stop. Raises a ServeError where it cannot."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    _report_restarts()
+    server = EmbeddedServer(
+        arguments.repository,
+        grpc_port=arguments.grpc_port,
+        http_port=arguments.http_port,
+        metrics_port=arguments.metrics_port,
+        log_file=arguments.log_file,
+        start_timeout_s=arguments.start_timeout,
+        config_name=arguments.config_name,
+    )
+    with _stop_signals():
+        try:
+            with console.status("starting Triton"):
+                server.start()
+            print(_introduction(server), flush=True)
+            server.wait()
+        except _StopRequested:
+            print("stopping", file=sys.stderr)
+        finally:
+            _ignore_stop_signals()  # stopping takes a few seconds at most; let it finish
+            server.stop()
+    return 0
+
+
+def _introduction(server: EmbeddedServer) -> str:
+    weights = server.provenance().get("weights", "")
+    lines = [
+        "Triton is ready, on this machine only:",
+        f"  gRPC     {server.grpc_url}",
+        f"  HTTP     {server.http_url}",
+        f"  metrics  {server.metrics_url}",
+    ]
+    if weights:
+        lines.append(f"  weights  {weights}")
+    if contract.SEEDED_WEIGHTS in weights:
+        lines.append(f"WARNING: the weights are {contract.SEEDED_WEIGHTS}")
+    if contract.AESTHETIC.name in server.models:
+        lines.append(f"Try:  aesthetic score photo.jpg --url {server.grpc_url}")
+    return "\n".join([*lines, "Ctrl-C stops it."])
+
+
+def _report_restarts() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("aesthetic_serve")
+    logger.addHandler(handler)
+    logger.propagate = False
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[None]:
+    """Inside, a stop signal raises _StopRequested in the main thread."""
+
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        raise _StopRequested
+
+    before = {number: signal.signal(number, request_stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ignore_stop_signals() -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not a port")
+    return port
