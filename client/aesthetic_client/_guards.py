@@ -83,14 +83,20 @@ def unidentified(data: bytes, allowed: tuple[str, ...]) -> ImageError:
     found = next(
         (name for name, magic, at in KNOWN_MAGIC if data[at : at + len(magic)] == magic), None
     )
-    names = ", ".join(allowed)
     if found is None:
-        return ImageError("unknown_format", f"not an image file; {names} are read here")
+        return ImageError(
+            "unknown_format", f"not an image file; {', '.join(allowed)} are read here"
+        )
     if found in allowed:
         return ImageError("corrupt", f"the {found} file's header is broken or cut off")
+    return not_allowed(found, allowed)
+
+
+def not_allowed(found: str, allowed: tuple[str, ...]) -> ImageError:
+    """The error for an image in a format that is not let in."""
     return ImageError(
         "format_not_allowed",
-        f"{found} is not allowed; {names} are: convert it, or add it to `formats`",
+        f"{found} is not allowed; {', '.join(allowed)} are: convert it, or add it to `formats`",
     )
 
 

@@ -4,7 +4,7 @@ The reference is OpenAI CLIP's transform (github.com/openai/CLIP, `clip/clip.py`
 open_clip has the same): on the image as PIL opens it, resize the shorter side to 224 (bicubic,
 antialiased), centre crop, and only then convert to RGB. EXIF orientation is ignored. Every pixel
 equals the reference's for images up to 64:1; beyond that only the part that the crop keeps is
-resized, which differs by 1/255 at most and does not need gigabytes.
+resized, which differs by 2/255 at most and does not need gigabytes.
 
 Needs Pillow (the `pixels` extra). Imports it on first use, so that the constants need nothing.
 """
@@ -127,8 +127,9 @@ def _open(data: bytes, options: PixelOptions) -> Image.Image:
     if not data:
         raise ImageError("empty", "the image has no bytes")
     _guards.check_structure(data)
+    decoders = _decoders(options.formats)
     try:
-        image = Image.open(io.BytesIO(data), formats=options.formats)
+        image = Image.open(io.BytesIO(data), formats=decoders)
     except UnidentifiedImageError:
         raise _guards.unidentified(data, options.formats) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -139,8 +140,23 @@ def _open(data: bytes, options: PixelOptions) -> Image.Image:
         raise ImageError(
             "corrupt", f"the image's header is broken ({_guards.reason(error)})"
         ) from None
+    if image.format not in options.formats:
+        raise _guards.not_allowed(str(image.format), options.formats)
     _guards.check_cost(data, image, options.max_pixels, options.max_decode_ms)
     return image
+
+
+def _decoders(formats: tuple[str, ...]) -> list[str]:
+    """Pillow's decoders for the formats. Raises InputError for a name it does not know."""
+    from PIL import Image
+
+    # Pillow's JPEG decoder opens MPO as well, and tells which of the two it was.
+    names = list(dict.fromkeys("JPEG" if name == "MPO" else name for name in formats))
+    if not all(name in Image.OPEN for name in names):
+        Image.init()
+    if unknown := [name for name in names if name not in Image.OPEN]:
+        raise InputError(f"formats: Pillow reads no {', '.join(unknown)}")
+    return names
 
 
 def _resize_and_crop(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp")
 
 
 def find_images(paths: Sequence[str]) -> list[Path]:
-    """Files as given, and image files below folders, sorted. Raises InputError where there are none."""
+    """Files as given, and image files below folders, sorted. Raises InputError for none."""
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():

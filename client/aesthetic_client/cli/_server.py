@@ -45,7 +45,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=DEFAULT_TIMEOUT_S,
         metavar="S",
-        help=f"seconds that one image may take, the queue included (default: {DEFAULT_TIMEOUT_S:g})",
+        help=f"seconds for one image, the queue included (default: {DEFAULT_TIMEOUT_S:g})",
     )
 
 

@@ -7,8 +7,10 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aesthetic_client.cli._files import find_images
 from aesthetic_client.cli._server import add_server_arguments, connected
@@ -43,7 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not output.parent.is_dir():
         raise InputError(f"there is no folder {output.parent}")
     files = find_images(arguments.paths)
-    rows, index, failed = [], [], 0
+    rows: list[NDArray[Any]] = []
+    index: list[dict[str, object]] = []
+    failed = 0
     with connected(arguments) as client:
         results = client.score_many(files, embedding=True, in_flight=arguments.in_flight)
         for result in progress(results, len(files), "embedding"):
@@ -60,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _write(output: Path, array: np.ndarray, index: list[dict[str, object]]) -> None:  # type: ignore[type-arg]
+def _write(output: Path, array: NDArray[Any], index: list[dict[str, object]]) -> None:
     """Both files under temporary names first, so that neither is ever half written."""
     partial = output.with_suffix(".npy.partial")
     with partial.open("wb") as file:

@@ -6,13 +6,15 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
+from aesthetic_client._wire import resolve_heads
 from aesthetic_client.cli._files import find_images
 from aesthetic_client.cli._server import add_server_arguments, connected
 from aesthetic_client.cli._show import opened, print_table, progress
-from aesthetic_client.contract import DEFAULT_HEAD, Head
+from aesthetic_client.client import Client
+from aesthetic_client.contract import DEFAULT_HEAD
 from aesthetic_client.errors import ImageError, InputError
 from aesthetic_client.results import ScoreResult
 
@@ -43,24 +45,20 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--{option} takes a number above 0")
     files = find_images(arguments.paths)
     with connected(arguments) as client, opened(arguments.output) as file:
-        heads = _heads(arguments.heads, client.heads() if arguments.heads else ())
-        results = client.score_many(
-            files, heads=[head.name for head in heads] or None, in_flight=arguments.in_flight
-        )
-        names = [head.name for head in heads] or [DEFAULT_HEAD.name]
+        names = _head_names(arguments.heads, client)
+        results = client.score_many(files, heads=names, in_flight=arguments.in_flight)
         failed = _write(arguments, names, progress(results, len(files), "scoring"), file)
     for result in failed:
         print(f"not scored: {result.source}: {_reason(result)}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _heads(asked: str | None, served: Sequence[Head]) -> list[Head]:
-    from aesthetic_client._wire import resolve_heads
-
+def _head_names(asked: str | None, client: Client) -> list[str]:
+    """Head names of --heads, in its order. Raises InputError for one that is not served."""
     if asked is None:
-        return []
+        return [DEFAULT_HEAD.name]
     names = asked if asked == "all" else [name.strip() for name in asked.split(",")]
-    return list(resolve_heads(names, served))
+    return [head.name for head in resolve_heads(names, client.heads())]
 
 
 def _reason(result: ScoreResult) -> str:
@@ -76,56 +74,70 @@ def _write(
     results: Iterable[ScoreResult],
     file: TextIO,
 ) -> list[ScoreResult]:
-    """Write the scored ones; the failed ones."""
+    """Write results in the asked order and format; those without a score."""
     failed: list[ScoreResult] = []
-    scored = (result for result in results if result.ok or failed.append(result))
+    recorded = _recording_failures(results, failed)
     if arguments.top is not None or arguments.bottom is not None:
-        scored = iter(_cut(_ranked(scored, names), arguments.top, arguments.bottom))
+        ranked = _ranked([result for result in recorded if result.ok], names)
+        recorded = iter(_cut(ranked, arguments.top or 0, arguments.bottom or 0))
     elif arguments.format in ("table", "json"):
-        scored = iter(_ranked(scored, names))
-    WRITERS[arguments.format](scored, names, file)
+        recorded = iter(_ranked(recorded, names))
+    WRITERS[arguments.format](recorded, names, file)
     return failed
 
 
+def _recording_failures(
+    results: Iterable[ScoreResult], failed: list[ScoreResult]
+) -> Iterator[ScoreResult]:
+    for result in results:
+        if not result.ok:
+            failed.append(result)
+        yield result
+
+
 def _ranked(results: Iterable[ScoreResult], names: Sequence[str]) -> list[ScoreResult]:
-    return sorted(results, key=lambda result: -result.scores[names[0]])
+    return sorted(results, key=lambda result: -result.scores.get(names[0], float("-inf")))
 
 
-def _cut(ranked: list[ScoreResult], top: int | None, bottom: int | None) -> list[ScoreResult]:
-    if len(ranked) <= (top or 0) + (bottom or 0):
+def _cut(ranked: list[ScoreResult], top: int, bottom: int) -> list[ScoreResult]:
+    if len(ranked) <= top + bottom:
         return ranked
-    return ranked[: top or 0] + (ranked[-bottom:] if bottom else [])
+    return ranked[:top] + ranked[len(ranked) - bottom :]
 
 
 def _write_table(results: Iterable[ScoreResult], names: Sequence[str], file: TextIO) -> None:
     rows = [
         [str(rank), *(f"{result.scores[name]:.3f}" for name in names), str(result.source)]
-        for rank, result in enumerate(results, 1)
+        for rank, result in enumerate((result for result in results if result.ok), 1)
     ]
     titles = ["score"] if len(names) == 1 else list(names)
     print_table(["#", *titles, "image"], rows, file)
 
 
-def _row(result: ScoreResult) -> dict[str, object]:
-    return {"path": str(result.source), "score": result.score, "scores": dict(result.scores)}
+def _row(result: ScoreResult, names: Sequence[str]) -> dict[str, object]:
+    path = str(result.source)
+    if not result.ok:
+        return {"path": path, "error": _reason(result)}
+    return {"path": path, "score": result.scores[names[0]], "scores": dict(result.scores)}
 
 
-def _write_json(results: Iterable[ScoreResult], _: Sequence[str], file: TextIO) -> None:
-    json.dump([_row(result) for result in results], file, indent=1)
+def _write_json(results: Iterable[ScoreResult], names: Sequence[str], file: TextIO) -> None:
+    json.dump([_row(result, names) for result in results], file, indent=1)
     file.write("\n")
 
 
-def _write_jsonl(results: Iterable[ScoreResult], _: Sequence[str], file: TextIO) -> None:
+def _write_jsonl(results: Iterable[ScoreResult], names: Sequence[str], file: TextIO) -> None:
     for result in results:
-        file.write(json.dumps(_row(result)) + "\n")
+        file.write(json.dumps(_row(result, names)) + "\n")
         file.flush()
 
 
 def _write_csv(results: Iterable[ScoreResult], names: Sequence[str], file: TextIO) -> None:
     writer = csv.writer(file)
-    writer.writerow(["path", *names])
+    writer.writerow(["path", *names, "error"])
     for result in results:
-        writer.writerow([str(result.source), *(repr(result.scores[name]) for name in names)])
+        scores = [repr(result.scores[name]) if result.ok else "" for name in names]
+        writer.writerow([str(result.source), *scores, "" if result.ok else _reason(result)])
         file.flush()
 
 
