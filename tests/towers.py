@@ -40,6 +40,6 @@ def build_tiny_repository(target: Path, heads_dir: Path | None = None, *, seed: 
     if heads_dir is None:
         heads = seeded_heads(seed)
     else:
-        heads = published_heads(FileStore(target.parent / f".{target.name}-cache", heads_dir))
+        heads = published_heads(FileStore(target.parent / f".{target.name}-cache", (heads_dir,)))
     build_repository(target, tower=tiny_tower(seed), heads=heads)
     return target

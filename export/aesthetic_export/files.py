@@ -6,7 +6,7 @@ import hashlib
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,28 +42,27 @@ class PinnedFile:
 
 @dataclass(frozen=True)
 class FileStore:
-    """Where files come from: a folder of files already downloaded, then the cache, then the net.
+    """Where files come from: folders of files already downloaded, then the cache, then the net.
 
     `cache` is created when something is written to it.
     """
 
     cache: Path
-    weights_dir: Path | None = None
+    folders: Sequence[Path] = ()
     progress: Progress | None = None
 
     def local(self, name: str) -> Path | None:
-        """The file of that name in `weights_dir` or one level below it; None where there is none.
+        """The file of that name in `folders` or one level below; None where there is none.
 
-        Raises InputError when `weights_dir` is no folder.
+        Raises InputError when one of `folders` is none.
         """
-        if self.weights_dir is None:
-            return None
-        if not self.weights_dir.is_dir():
-            raise InputError(
-                f"the weights folder {self.weights_dir} does not exist; name a folder that does"
-            )
-        candidates = (self.weights_dir / name, *sorted(self.weights_dir.glob(f"*/{name}")))
-        return next((path for path in candidates if path.is_file()), None)
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise InputError(f"{folder} does not exist; name the folder of downloaded files")
+            for path in (folder / name, *sorted(folder.glob(f"*/{name}"))):
+                if path.is_file():
+                    return path
+        return None
 
     def obtain(self, file: PinnedFile) -> Path:
         """The path of `file` on this machine, its hash checked.

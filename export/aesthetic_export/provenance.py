@@ -63,16 +63,13 @@ def heads_provenance(heads: Sequence[HeadWeights]) -> Provenance:
 def config_with_provenance(text: str, provenance: Mapping[str, object]) -> str:
     """A config.pbtxt's own text, comments and all, with the provenance as `parameters` after it.
 
-    Strings stand as they are, everything else as compact JSON. The result is parsed again.
-    Raises InputError when the text is no model configuration.
+    The result is parsed again. Raises InputError when the text is no model configuration.
     """
     from google.protobuf import text_format
     from google.protobuf.text_encoding import CEscape
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-    values = {
-        contract.PROVENANCE_PREFIX + field: _as_text(value) for field, value in provenance.items()
-    }
+    values = metadata_of(provenance)
     lines = [
         f'parameters {{ key: "{key}" value {{ string_value: "{CEscape(value, as_utf8=True)}" }} }}'
         for key, value in values.items()
@@ -86,20 +83,6 @@ def config_with_provenance(text: str, provenance: Mapping[str, object]) -> str:
     if written != values:
         raise InputError("the model configuration has provenance of its own")
     return result
-
-
-def provenance_of_config(text: str) -> Provenance:
-    """The reverse: the provenance in a config.pbtxt, nested values decoded."""
-    from google.protobuf import text_format
-    from tritonclient.grpc.model_config_pb2 import ModelConfig
-
-    config = text_format.Parse(text, ModelConfig())
-    prefix = contract.PROVENANCE_PREFIX
-    return {
-        key[len(prefix) :]: _as_value(parameter.string_value)
-        for key, parameter in config.parameters.items()
-        if key.startswith(prefix)
-    }
 
 
 def read_provenance(folder: Path) -> Provenance | None:
@@ -116,8 +99,15 @@ def write_provenance(folder: Path, provenance: Mapping[str, object]) -> None:
 
 
 def metadata_of(provenance: Mapping[str, object]) -> dict[str, str]:
-    """The same as strings, for an ONNX file's metadata_props."""
-    return {contract.PROVENANCE_PREFIX + name: _as_text(v) for name, v in provenance.items()}
+    """The same as strings by full key: a string stands as it is, the rest is compact JSON.
+
+    What is None is left out.
+    """
+    return {
+        contract.PROVENANCE_PREFIX + field: _as_text(value)
+        for field, value in provenance.items()
+        if value is not None
+    }
 
 
 def _common() -> Provenance:
@@ -154,10 +144,3 @@ def _head_row(head: HeadWeights) -> dict[str, object]:
 
 def _as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
-def _as_value(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -39,8 +39,8 @@ def build_repository(
 
     A `tower` becomes `clip_image`, `heads` become `aesthetic_heads`; the artifact of the one that
     is not given is kept. `comparison_heads` turn the tower's differences into scores where `heads`
-    are not exported (seeded ones by default). `images` (n, 224, 224, 3) uint8 are what the parity check
-    looks at, `source` the hand-written repository. Returns the parity reports by model.
+    are not exported (seeded ones by default). `images` (n, 224, 224, 3) uint8 are what the parity
+    check looks at, `source` the hand-written repository. Returns the parity reports by model.
 
     Raises ParityError when an artifact does not compute what its module does, ActivationError for a
     tower without QuickGELU, InputError for a target that cannot be used. Nothing changes then.

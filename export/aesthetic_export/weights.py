@@ -8,13 +8,13 @@ from typing import Literal
 
 from aesthetic_client.errors import InputError
 
-from .files import FileStore, PinnedFile, UnreachableError, WrongFileError, checked, sha256_of
+from .files import FileStore, PinnedFile, WrongFileError, checked, sha256_of
 
 Kind = Literal["openai", "file", "url", "seeded", "auto"]
 
 HUB_REPOSITORY = "openai/clip-vit-large-patch14"
 HUB_REVISION = "32bd64288804d66eefd0ccbe215aa642df71cc41"
-# OpenAI's weights as the Hugging Face hub holds them; `url` is completed by the hub's client.
+# OpenAI's weights as the Hugging Face hub holds them;
 OPENAI_SAFETENSORS = PinnedFile(
     "model.safetensors",
     f"https://huggingface.co/{HUB_REPOSITORY}/resolve/{HUB_REVISION}/model.safetensors",
@@ -28,7 +28,7 @@ OPENAI_ARCHIVE = PinnedFile(
     "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
     "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
 )
-KNOWN_SHA256 = frozenset({OPENAI_SAFETENSORS.sha256, OPENAI_ARCHIVE.sha256})
+KNOWN = {file.sha256: file for file in (OPENAI_SAFETENSORS, OPENAI_ARCHIVE)}
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
 USAGE = (
@@ -79,7 +79,8 @@ def tower_file(spec: WeightsSpec, store: FileStore) -> tuple[Path, str, str]:
         path = Path(spec.location).expanduser()
         if not path.is_file():
             raise InputError(f"{path}: no such file")
-        return path, _accepted(path, spec.sha256), path.name
+        sha256 = _accepted(path, spec.sha256)
+        return path, sha256, KNOWN[sha256].url if sha256 in KNOWN else path.name
     if spec.kind == "url":
         assert spec.sha256 is not None
         file = PinnedFile(spec.location.rsplit("/", 1)[-1], spec.location, spec.sha256)
@@ -88,16 +89,9 @@ def tower_file(spec: WeightsSpec, store: FileStore) -> tuple[Path, str, str]:
         checked(archive, OPENAI_ARCHIVE.sha256)
         return archive, OPENAI_ARCHIVE.sha256, OPENAI_ARCHIVE.url
     file = OPENAI_SAFETENSORS
-    source = f"https://huggingface.co/{HUB_REPOSITORY}/tree/{HUB_REVISION}"
     if store.local(file.name) is None and (cached := _in_hub_cache()):
-        return checked(cached, file.sha256), file.sha256, source
-    try:
-        return store.obtain(file), file.sha256, source
-    except UnreachableError as error:
-        raise UnreachableError(
-            f"{error.message}; or use --weights auto (or seeded:0) to go on with random weights, "
-            "whose scores mean nothing"
-        ) from None
+        return checked(cached, file.sha256), file.sha256, file.url
+    return store.obtain(file), file.sha256, file.url
 
 
 def _in_hub_cache() -> Path | None:
@@ -114,7 +108,7 @@ def _accepted(path: Path, sha256: str | None) -> str:
         checked(path, sha256)
         return sha256
     found = sha256_of(path)
-    if found not in KNOWN_SHA256:
+    if found not in KNOWN:
         raise WrongFileError(
             f"{path} is none of the known ViT-L/14 checkpoints; its SHA-256 is {found}. "
             f"If you trust it, say so: --sha256 {found}"

@@ -1,0 +1,62 @@
+"""What the commands of this room print: progress, warnings and tables, all to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from .files import Progress as OnProgress
+from .parity import ParityReport
+
+stderr = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    stderr.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """What must not be overlooked."""
+    stderr.print(Panel(text, title="WARNING", style="bold red"))
+
+
+@contextlib.contextmanager
+def downloads() -> Iterator[OnProgress]:
+    """A bar for every file that is being downloaded."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=stderr) as bars:
+
+        def on_progress(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total or None)
+            bars.update(tasks[name], completed=done)
+
+        yield on_progress
+
+
+def print_report(report: ParityReport) -> None:
+    """A parity report: its line, then every head's differences in points of the scale."""
+    verdict = "PASS" if report else "FAIL"
+    say(f"{verdict} {report.model} against its torch module: {report.summary()}")
+    table = Table("head", "mean |difference|", "largest |difference|")
+    for head, score in report.scores.items():
+        table.add_row(head, f"{score.mean:.1e}", f"{score.max:.1e}")
+    stderr.print(table)
