@@ -29,12 +29,11 @@ class Request:
     outputs: tuple[str, ...]
 
 
-def score_request(
-    items: Sequence[Encoded | Prepared], heads: Sequence[Head], embedding: bool
-) -> Request:
+def score_request(items: Sequence[Encoded | Prepared], heads: Sequence[Head]) -> Request:
     """One request for `items`, which are all encoded or all prepared."""
-    outputs = tuple(head.output for head in heads)
-    outputs += (contract.EMBEDDING.name,) if embedding else ()
+    # Asked for even when the caller does not want it: Triton would drop the tower from the ensemble
+    # (issue 7482 of its server). It is 3 KB.
+    outputs = (*(head.output for head in heads), contract.EMBEDDING.name)
     if isinstance(items[0], Encoded):
         images = np.empty((len(items), 1), dtype=np.object_)
         images[:, 0] = [item.data for item in items if isinstance(item, Encoded)]
@@ -43,17 +42,15 @@ def score_request(
     return Request(contract.AESTHETIC_PIXELS.name, ((contract.PIXELS, pixels),), outputs)
 
 
-def score_results(answer: Arrays, heads: Sequence[Head]) -> list[ScoreResult]:
+def score_results(answer: Arrays, heads: Sequence[Head], embedding: bool) -> list[ScoreResult]:
     """One result an image from the arrays of an answer."""
     columns = {head.name: answer[head.output].reshape(-1) for head in heads}
-    embeddings = answer.get(contract.EMBEDDING.name)
-    count = len(next(iter(columns.values()))) if columns else len(embeddings or ())
     return [
         ScoreResult(
             {name: float(column[row]) for name, column in columns.items()},
-            None if embeddings is None else embeddings[row],
+            vector if embedding else None,
         )
-        for row in range(count)
+        for row, vector in enumerate(answer[contract.EMBEDDING.name])
     ]
 
 

@@ -139,8 +139,8 @@ class AsyncClient(_core.BaseClient):
     async def _score_items(
         self, items: Sequence[Encoded | Prepared], heads: Sequence[Head], embedding: bool
     ) -> list[ScoreResult]:
-        request = _wire.score_request(items, heads, embedding)
-        return _wire.score_results(await self._call(self._transport.infer, request), heads)
+        answer = await self._call(self._transport.infer, _wire.score_request(items, heads))
+        return _wire.score_results(answer, heads, embedding)
 
     async def _try_items(
         self, loaded: Sequence[_core.Loaded], heads: Sequence[Head], embedding: bool

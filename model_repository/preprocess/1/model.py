@@ -27,7 +27,9 @@ class TritonPythonModel:
         except ImageError as error:
             return failure(str(error), pb_utils.TritonError.INVALID_ARG)
         except Exception as error:
-            return failure(f"preprocess failed: {type(error).__name__}", pb_utils.TritonError.INTERNAL)
+            return failure(
+                f"preprocess failed: {type(error).__name__}", pb_utils.TritonError.INTERNAL
+            )
         return pb_utils.InferenceResponse([pb_utils.Tensor(PIXELS.name, np.stack(pixels))])
 
 
