@@ -71,7 +71,8 @@ def print_verification(result: Verification, url: str) -> None:
     passed = sum(map(bool, result.checks))
     verdict = "PASS" if result else "FAIL"
     out.print(
-        f"{verdict}: {passed} of {len(result.checks)} scores of {url} equal the published ones"
+        f"{verdict}: {passed} of {len(result.checks)} scores of {url} equal the published ones",
+        markup=False,
     )
 
 
