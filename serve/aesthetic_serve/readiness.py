@@ -37,7 +37,8 @@ def wait_until_ready(
         if stopping.wait(POLL_S):
             raise StoppedError
         if not process.is_running():
-            raise StartError(_message(f"tritonserver ended with code {process.wait()}", log))
+            problem = f"tritonserver ended with code {process.wait()} while starting"
+            raise StartError(_message(problem, log, errors=True))
         if time.monotonic() > deadline:
             raise StartError(_message(f"tritonserver was not ready after {timeout_s:g} s", log))
     if canary:
@@ -54,5 +55,5 @@ def wait_until_ready(
     process.note_stubs()
 
 
-def _message(problem: str, log: Path) -> str:
-    return f"{problem}; the last lines of its log:\n{last_lines(log)}"
+def _message(problem: str, log: Path, *, errors: bool = False) -> str:
+    return f"{problem}; the last lines of its log:\n{last_lines(log, errors=errors)}"

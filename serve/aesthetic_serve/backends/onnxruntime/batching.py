@@ -112,9 +112,13 @@ def _for_triton(array: Array) -> Array:
     return np.array(data, dtype=np.object_).reshape(array.shape or (1,))
 
 
+def plain_message(error: Exception) -> str:
+    """The first line of an error's message, without the places that are nobody's business."""
+    first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+    return _PRIVATE.sub("...", _PREFIX.sub("", first_line))
+
+
 def _failure(error: Exception) -> Failure:
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    code = _PREFIX.match(first_line)
-    message = _PRIVATE.sub("...", _PREFIX.sub("", first_line))
+    code = _PREFIX.match(str(error).strip())
     at_fault = bool(code and code[1] == "INVALID_ARGUMENT") or isinstance(error, UnicodeError)
-    return Failure(f"onnxruntime: {message}", callers_fault=at_fault)
+    return Failure(f"onnxruntime: {plain_message(error)}", callers_fault=at_fault)

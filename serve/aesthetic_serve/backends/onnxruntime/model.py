@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import triton_python_backend_utils as pb
 
-from aesthetic_serve.backends.onnxruntime.batching import Failure, Request, answer
+from aesthetic_serve.backends.onnxruntime.batching import Failure, Request, answer, plain_message
 from aesthetic_serve.backends.onnxruntime.options import run_options, session_options
 from aesthetic_serve.backends.onnxruntime.signature import (
     ConfigError,
@@ -34,9 +35,7 @@ class TritonPythonModel:
         try:
             check_instances(args["model_instance_kind"])
             path = artifact(config, args["model_repository"], args["model_version"])
-            self.session = onnxruntime.InferenceSession(
-                str(path), session_options(config), providers=["CPUExecutionProvider"]
-            )
+            self.session = _open(path, session_options(config))
             inputs = model_tensors(self.session.get_inputs())
             outputs = model_tensors(self.session.get_outputs())
             check_signature(config, path.name, inputs, outputs)
@@ -58,6 +57,13 @@ class TritonPythonModel:
     def _run(self, outputs: Sequence[str], feed: dict[str, Any]) -> list[Any]:
         result: list[Any] = self.session.run(list(outputs), feed, self.run_options)
         return result
+
+
+def _open(path: Path, options: Any) -> Any:
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ConfigError(f"onnxruntime cannot open {path.name}: {plain_message(error)}") from None
 
 
 def _pack(result: dict[str, Any] | Failure) -> Any:
