@@ -90,11 +90,12 @@ class ParityReport:
                 f"cosine >= {self.min_cosine:.9f}, "
                 f"embedding within {self.max_embedding_difference:.1e}, "
             )
+        alike = "" if self.spread > MIN_SPREAD else "; the inputs are too alike to prove anything"
         batches = ", ".join(map(str, self.batch_sizes))
         return (
             f"{embedding}scores within {self.max_score_difference:.1e} "
             f"(mean {self.mean_score_difference:.1e}, allowed {self.tolerance.score:.0e}) "
-            f"over {self.items} items in batches of {batches}"
+            f"over {self.items} items in batches of {batches}{alike}"
         )
 
     def as_dict(self) -> dict[str, object]:

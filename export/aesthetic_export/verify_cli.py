@@ -51,14 +51,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def print_verification(result: Verification, url: str) -> None:
-    """A row for each item, the worst difference of its heads, and the verdict."""
+    """A row for each item, a column for each head, what was not run and why, and the verdict."""
     from rich.console import Console
     from rich.table import Table
 
     out = Console(highlight=False)
     if result.checks:
         heads = list(dict.fromkeys(check.head for check in result.checks))
-        table = Table("published item", *heads, title="|difference| from the published score")
+        allowed = " or ".join(sorted({f"{check.tolerance:g}" for check in result.checks}))
+        table = Table(title=f"|difference| from the published score (allowed: {allowed})")
+        table.add_column("published item", overflow="fold", min_width=14)
+        for head in heads:
+            table.add_column(head, overflow="fold", max_width=9)
         for item in dict.fromkeys(check.item for check in result.checks):
             cells = {check.head: check for check in result.checks if check.item == item}
             row = [_cell(cells[head]) if head in cells else "" for head in heads]
@@ -77,5 +81,5 @@ def print_verification(result: Verification, url: str) -> None:
 
 
 def _cell(check: Check) -> str:
-    text = f"{check.difference:.1e}"
-    return text if check else f"[bold red]{text} > {check.tolerance:.0e}[/]"
+    text = "absent" if check.found is None else f"{check.difference:.1e}"
+    return text if check else f"[bold red]{text}![/]"

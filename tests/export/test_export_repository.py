@@ -1,0 +1,326 @@
+"""A built repository is complete, certified and changes as a whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from aesthetic_client import _wire, contract
+from aesthetic_client.errors import InputError
+from aesthetic_client.pixels import PREPROCESSING_ID
+from aesthetic_export import folders, parity, repository
+from aesthetic_export.files import sha256_of
+from aesthetic_export.heads import seeded_heads
+from aesthetic_export.parity import ParityError, ScoreDifference, Tolerance
+from aesthetic_export.provenance import config_with_provenance
+from aesthetic_export.repository import build_repository
+from aesthetic_export.towers import ActivationError
+from google.protobuf import json_format, text_format
+from torch import nn
+from towers import tiny_tower
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+SOURCE = folders.source_repository()
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every path below `folder`, hidden ones too, with its hash."""
+    return {
+        str(path.relative_to(folder)): sha256_of(path) if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def served_provenance(model_folder: Path) -> dict[str, object]:
+    """The provenance as the client reads it from a running server's config."""
+    config = text_format.Parse((model_folder / "config.pbtxt").read_text(), ModelConfig())
+    as_dict = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    return _wire.provenance_from_config(as_dict)
+
+
+def test_every_model_is_there_with_its_version_folder(tiny_repository):
+    assert {path.name for path in tiny_repository.iterdir()} == {m.name for m in contract.MODELS}
+    for model in contract.MODELS:
+        assert (tiny_repository / model.name / "config.pbtxt").is_file()
+        assert (tiny_repository / model.name / "1").is_dir()
+    assert (tiny_repository / "preprocess" / "1" / "model.py").is_file()
+
+
+def test_what_is_not_exported_is_copied_as_it_is(tiny_repository):
+    built = {"clip_image/config.pbtxt", "aesthetic_heads/config.pbtxt"}
+    for path in SOURCE.rglob("*"):
+        name = str(path.relative_to(SOURCE))
+        if path.is_file() and not path.name.startswith(".") and "__pycache__" not in name:
+            copied = (tiny_repository / name).read_text("latin-1")
+            original = path.read_text("latin-1")
+            if name in built:  # comments, order and all, with the provenance after it
+                assert copied.startswith(original.rstrip("\n"))
+                assert len(copied) > len(original)
+            else:
+                assert copied == original
+
+
+@pytest.mark.parametrize("model", ["clip_image", "aesthetic_heads"])
+def test_provenance_is_the_same_beside_the_artifact_in_it_and_in_the_config(tiny_repository, model):
+    folder = tiny_repository / model
+    written = json.loads((folder / "1" / "provenance.json").read_text())
+    assert written["model"] == model
+    assert written["weights"] == contract.SEEDED_WEIGHTS
+    assert written["seed"] == 0
+    assert (written["precision"], written["opset"]) == ("fp32", 18)
+    assert {"torch", "onnx", "onnxruntime", "open_clip", "aesthetic_triton"} <= set(
+        written["versions"]
+    )
+    artifacts = sorted((folder / "1").glob("model.onnx*"))
+    assert written["artifact_sha256"] == {path.name: sha256_of(path) for path in artifacts}
+    assert written["parity"]["passed"] is True
+    assert written["parity"]["max_score_difference"] < written["parity"]["tolerance"]["score"]
+
+    served = served_provenance(folder)
+    known = {name: value for name, value in written.items() if value is not None}
+    assert set(served) == set(known)
+    for name, value in known.items():
+        assert served[name] == (value if isinstance(value, (str, dict, list)) else str(value))
+
+    props = onnx.load(folder / "1" / "model.onnx", load_external_data=False).metadata_props
+    inside = {item.key: item.value for item in props}
+    assert inside["provenance.weights"] == contract.SEEDED_WEIGHTS
+    assert inside["provenance.created"] == written["created"]
+
+
+def test_the_tower_says_what_it_is_and_the_heads_say_which(tiny_repository):
+    tower = served_provenance(tiny_repository / "clip_image")
+    assert tower["activation"] == "quick_gelu"
+    assert tower["preprocessing"] == PREPROCESSING_ID
+    assert tower["source"] == "seeded:0"
+    heads = served_provenance(tiny_repository / "aesthetic_heads")["heads"]
+    assert [(row["name"], row["output"]) for row in heads] == [
+        (head.name, head.output) for head in contract.HEADS
+    ]
+    assert {row["sha256"] for row in heads} == {None}  # no published file has a part in it
+    config = text_format.Parse(
+        (tiny_repository / "aesthetic_heads" / "config.pbtxt").read_text(), ModelConfig()
+    )
+    assert (
+        _wire.heads_from_config(json_format.MessageToDict(config, preserving_proto_field_name=True))
+        == contract.HEADS
+    )
+
+
+def test_published_heads_carry_their_hashes_and_licences(shared_data, tmp_path):
+    from aesthetic_export.files import FileStore
+    from aesthetic_export.heads import HEAD_SOURCES, published_heads
+
+    heads = published_heads(FileStore(tmp_path / "cache", (shared_data / "heads",)))
+    build_repository(tmp_path / "repository", heads=heads)
+    served = served_provenance(tmp_path / "repository" / "aesthetic_heads")
+    assert served["weights"] == "published"
+    for row in served["heads"]:
+        source = HEAD_SOURCES[row["name"]]
+        assert (row["sha256"], row["licence"]) == (source.file.sha256, source.licence)
+        assert row["source"] == source.file.url
+    mixed = (seeded_heads(0)[0], *heads[1:])
+    build_repository(tmp_path / "repository", heads=mixed)
+    served = served_provenance(tmp_path / "repository" / "aesthetic_heads")
+    assert served["weights"] == contract.SEEDED_WEIGHTS  # one seeded head makes all of it seeded
+
+
+def test_awkward_text_survives_the_config():
+    awkward = {
+        "source": 'a "b" \\ \n\t é \x07 #',
+        "weights_sha256": None,
+        "nested": {"k": [1, '"']},
+    }
+    text = config_with_provenance('name: "m" # comment', awkward)
+    assert text.startswith('name: "m" # comment\n')
+    config = json_format.MessageToDict(
+        text_format.Parse(text, ModelConfig()), preserving_proto_field_name=True
+    )
+    assert _wire.provenance_from_config(config) == {
+        "source": awkward["source"],
+        "nested": awkward["nested"],
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ['name: "m" colour: "red"', 'name: "m', 'parameters { key: "provenance.source" value']
+)
+def test_a_config_that_triton_would_refuse_is_refused(text):
+    with pytest.raises(InputError, match="not a Triton model configuration"):
+        config_with_provenance(text, {"source": "x"})
+
+
+def test_the_source_is_never_written_to(tmp_path):
+    before = tree(SOURCE)
+    link = tmp_path / "link"
+    link.symlink_to(SOURCE)
+    for target in (
+        SOURCE,
+        SOURCE / "clip_image",
+        SOURCE / "new",
+        link,
+        SOURCE / "aesthetic" / "..",
+    ):
+        with pytest.raises(InputError, match="never written to"):
+            build_repository(target, heads=seeded_heads(0))
+    with pytest.raises(InputError, match="is a file"):
+        build_repository(SOURCE.parent / "LICENSE", heads=seeded_heads(0))
+    assert tree(SOURCE) == before
+
+
+@pytest.fixture
+def built(tiny_repository, tmp_path) -> Path:
+    return shutil.copytree(tiny_repository, tmp_path / "repository")
+
+
+def test_one_model_is_renewed_and_the_other_kept(built):
+    before = tree(built)
+    reports = build_repository(built, heads=seeded_heads(9))
+    after = tree(built)
+    assert list(reports) == ["aesthetic_heads"]
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert changed == {
+        f"aesthetic_heads/{name}" for name in ("config.pbtxt", "1/model.onnx", "1/provenance.json")
+    }
+    assert served_provenance(built / "aesthetic_heads")["seed"] == "9"
+
+
+def skew(monkeypatch, *, by: float) -> None:
+    """Let ONNX Runtime's answers be off by `by` in one component of one item."""
+    exact = parity.run_onnx
+
+    def skewed(session, array):
+        outputs = exact(session, array)
+        outputs[0][-1, 0] += by
+        return outputs
+
+    monkeypatch.setattr(parity, "run_onnx", skewed)
+
+
+@pytest.mark.parametrize("failing", ["tower", "heads"])
+def test_a_failed_parity_leaves_everything_as_it_was(built, monkeypatch, failing):
+    before = tree(built)
+    skew(monkeypatch, by=0.01)
+    model = {"tower": {"tower": tiny_tower(5)}, "heads": {"heads": seeded_heads(5)}}[failing]
+    with pytest.raises(ParityError) as caught:
+        build_repository(built, **model)
+    assert not caught.value.report
+    assert caught.value.report.max_score_difference > caught.value.report.tolerance.score
+    assert tree(built) == before
+
+
+def test_a_failed_parity_leaves_no_new_folder(tmp_path, monkeypatch):
+    skew(monkeypatch, by=float("nan"))
+    with pytest.raises(ParityError):
+        build_repository(tmp_path / "new", heads=seeded_heads(0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_when_the_second_model_fails_the_first_is_not_replaced_either(built, monkeypatch):
+    before = tree(built)
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(repository, "export_tower", fail)  # after the heads, by name
+    with pytest.raises(KeyboardInterrupt):
+        build_repository(built, heads=seeded_heads(5), tower=tiny_tower(5))
+    assert tree(built) == before
+
+
+def test_a_plain_gelu_tower_is_refused_before_anything_is_written(tmp_path):
+    tower = tiny_tower()
+    tower.module.transformer.resblocks[0].mlp.gelu = nn.GELU()
+    with pytest.raises(ActivationError, match="QuickGELU"):
+        build_repository(tmp_path / "new", tower=tower)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_export_is_swept_by_the_next(built):
+    """Killed while it exports, and once between the two renames of a folder."""
+    before = tree(built)
+    code = (
+        "import sys, os, signal; from pathlib import Path\n"
+        "from aesthetic_export import repository, heads\n"
+        "repository.export_heads = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "repository.build_repository(Path(sys.argv[1]), heads=heads.seeded_heads(0))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(built)], timeout=60, check=False)
+    assert killed.returncode == -9
+    assert any(path.name.startswith(".aesthetic_heads.partial-") for path in built.iterdir())
+    (built / "clip_image").rename(built / ".clip_image.old")
+    build_repository(built)
+    assert tree(built) == before
+
+
+def test_only_one_export_at_a_time(built):
+    with folders.exclusive(built), pytest.raises(InputError, match="another export"):
+        build_repository(built)
+    build_repository(built)
+
+
+def test_folders_that_belong_to_nobody_are_left_alone(built):
+    (built / "my_model" / "1").mkdir(parents=True)
+    (built / "my_model" / "config.pbtxt").write_text('name: "my_model"')
+    build_repository(built)
+    assert (built / "my_model" / "config.pbtxt").read_text() == 'name: "my_model"'
+
+
+def test_kept_weights_are_not_copied_byte_by_byte(built):
+    data = built / "clip_image" / "1" / "model.onnx.data"
+    inode = os.stat(data).st_ino
+    build_repository(built)
+    assert os.stat(data).st_ino == inode
+
+
+def report(**changes: object) -> parity.ParityReport:
+    values: dict[str, object] = {
+        "model": "clip_image",
+        "items": 8,
+        "batch_sizes": (1, 8),
+        "scores": {"a": ScoreDifference(1e-5, 2e-5), "b": ScoreDifference(3e-5, 9e-4)},
+        "tolerance": Tolerance(score=1e-3, cosine=0.999999),
+        "spread": 0.1,
+        "min_cosine": 0.9999999,
+        "max_embedding_difference": 1e-7,
+    }
+    return parity.ParityReport(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_a_report_is_true_only_when_every_figure_keeps_its_tolerance():
+    assert report()
+    assert report().max_score_difference == 9e-4
+    assert report().mean_score_difference == pytest.approx(2e-5)
+    nan = float("nan")
+    assert not report(min_cosine=0.999999)
+    assert not report(min_cosine=nan)
+    assert not report(min_cosine=None)
+    assert not report(spread=1e-6)
+    assert not report(scores={"a": ScoreDifference(0, 0), "b": ScoreDifference(0, 1.1e-3)})
+    assert not report(scores={"a": ScoreDifference(0, 0), "b": ScoreDifference(nan, nan)})
+    assert not report(scores={"b": ScoreDifference(nan, nan), "a": ScoreDifference(0, 0)})
+
+
+def test_images_that_change_places_in_a_batch_are_noticed(tmp_path, monkeypatch):
+    exact = parity.run_onnx
+    monkeypatch.setattr(
+        parity, "run_onnx", lambda session, array: [out[::-1] for out in exact(session, array)]
+    )
+    with pytest.raises(ParityError) as caught:
+        build_repository(tmp_path / "new", tower=tiny_tower())
+    assert caught.value.report.min_cosine < 0.99
+
+
+def test_identical_images_prove_nothing(tmp_path):
+    images = np.zeros((8, 224, 224, 3), np.uint8)
+    with pytest.raises(ParityError) as caught:
+        build_repository(tmp_path / "new", tower=tiny_tower(), images=images)
+    assert caught.value.report.spread < parity.MIN_SPREAD
+    assert "too alike" in str(caught.value)
