@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from aesthetic_client.errors import InputError
 
-DEFAULT_PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
+DEFAULT_PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 443}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class BaseClient:
     """Settings of a client.
 
     Args:
-        url: `host:port` or `grpc://` (8001), `grpcs://`, `http://` (8000), `https://`.
+        url: `host:port` or `grpc://` (8001), `grpcs://`, `http://` (8000), `https://` (443).
         decode: "server" sends files as they are; "client" prepares pixels here (the `pixels` extra)
             and sends them in batches, which moves the decoding off the server.
         timeout_s: the deadline of one request, its wait in the server's queue included.
