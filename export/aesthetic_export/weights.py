@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from aesthetic_client.errors import InputError
 
@@ -64,6 +65,8 @@ def parse_weights(text: str, *, sha256: str | None = None) -> WeightsSpec:
             raise InputError(f"{text!r}: weights come over https:// only")
         if digest is None:
             raise InputError(f"{text}: an address needs --sha256, the SHA-256 of its file")
+        if not _file_name(text).endswith(SUFFIXES):
+            raise InputError(f"{text} does not end in a file of {', '.join(SUFFIXES)}")
         return WeightsSpec("url", location=text, sha256=digest)
     if not text.endswith(SUFFIXES):
         raise InputError(f"{text!r} names no weights; use {USAGE}")
@@ -83,7 +86,7 @@ def tower_file(spec: WeightsSpec, store: FileStore) -> tuple[Path, str, str]:
         return path, sha256, KNOWN[sha256].url if sha256 in KNOWN else path.name
     if spec.kind == "url":
         assert spec.sha256 is not None
-        file = PinnedFile(spec.location.rsplit("/", 1)[-1], spec.location, spec.sha256)
+        file = PinnedFile(_file_name(spec.location), spec.location, spec.sha256)
         return store.obtain(file), spec.sha256, spec.location
     if archive := store.local(OPENAI_ARCHIVE.name):
         checked(archive, OPENAI_ARCHIVE.sha256)
@@ -92,6 +95,10 @@ def tower_file(spec: WeightsSpec, store: FileStore) -> tuple[Path, str, str]:
     if store.local(file.name) is None and (cached := _in_hub_cache()):
         return checked(cached, file.sha256), file.sha256, file.url
     return store.obtain(file), file.sha256, file.url
+
+
+def _file_name(url: str) -> str:
+    return urlsplit(url).path.rsplit("/", 1)[-1]
 
 
 def _in_hub_cache() -> Path | None:

@@ -50,6 +50,7 @@ def test_weights_are_parsed(text, sha256, expected):
         ("laion2b", None, "names no weights"),
         ("http://h/t.pt", HASH, "https://"),
         ("https://h/t.pt", None, "--sha256"),
+        ("https://h/tower", HASH, r"\.safetensors"),
         ("openai", HASH, "--sha256"),
         ("t.pt", "abc", "64 hexadecimal"),
         ("t.pt", "g" * 64, "64 hexadecimal"),
@@ -73,6 +74,20 @@ def test_an_unknown_file_is_refused_with_its_hash_and_accepted_by_it(tmp_path):
     assert (found, sha256, source) == (path, digest, "tower.pt")
     with pytest.raises(InputError, match="no such file"):
         tower_file(parse_weights(str(tmp_path / "absent.pt")), store)
+
+
+def test_an_address_is_downloaded_checked_and_named_without_its_query(file_server, tmp_path):
+    (file_server.folder / "tower.safetensors").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    url = f"{file_server.url}/tower.safetensors?download=true"
+    spec = WeightsSpec("url", location=url, sha256=digest)
+    path, sha256, source = tower_file(spec, FileStore(tmp_path / "cache"))
+    assert path.read_bytes() == b"weights"
+    assert path.suffix == ".safetensors"
+    assert (sha256, source) == (digest, url)
+    wrong = WeightsSpec("url", location=url, sha256=HASH)
+    with pytest.raises(WrongFileError, match=digest):
+        tower_file(wrong, FileStore(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("file", [OPENAI_ARCHIVE, OPENAI_SAFETENSORS])
