@@ -86,20 +86,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _introduction(server: EmbeddedServer) -> str:
-    weights = server.provenance().get("weights", "")
     lines = [
         "Triton is ready, on this machine only:",
         f"  gRPC     {server.grpc_url}",
         f"  HTTP     {server.http_url}",
         f"  metrics  {server.metrics_url}",
     ]
-    if weights:
-        lines.append(f"  weights  {weights}")
-    if contract.SEEDED_WEIGHTS in weights:
-        lines.append(f"WARNING: the weights are {contract.SEEDED_WEIGHTS}")
+    lines += _weights(server)
     if contract.AESTHETIC.name in server.models:
         lines.append(f"Try:  aesthetic score photo.jpg --url {server.grpc_url}")
     return "\n".join([*lines, "Ctrl-C stops it."])
+
+
+def _weights(server: EmbeddedServer) -> Iterator[str]:
+    """What the served numbers come from, a line a model that says so."""
+    for model in (contract.CLIP_IMAGE.name, contract.AESTHETIC_HEADS.name):
+        provenance = server.provenance(model)
+        weights, sha256 = provenance.get("weights", ""), provenance.get("weights_sha256", "null")
+        if contract.SEEDED_WEIGHTS in weights:
+            yield f"WARNING: {model} has weights: {contract.SEEDED_WEIGHTS}"
+        elif weights:
+            yield f"  {model}: {weights}" + (f", sha256 {sha256[:12]}" if sha256 != "null" else "")
 
 
 def _report_restarts() -> None:

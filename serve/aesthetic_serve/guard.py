@@ -95,6 +95,8 @@ def clean_up(server: int, run_name: str) -> None:
 
 def main() -> int:
     launcher, run_name, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    for number in WATCHED:
+        signal.signal(number, signal.SIG_DFL)  # whoever started us may have ignored some
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     server = start(command)

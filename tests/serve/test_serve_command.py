@@ -127,7 +127,7 @@ def test_meaningless_weights_are_said_loudly(scoring_repository: Path, tmp_path:
     output = tmp_path / "output"
     with serving(copy, output) as process:
         wait_for(lambda: is_ready(process, output), "the introduction")
-        assert f"WARNING: the weights are {contract.SEEDED_WEIGHTS}" in output.read_text()
+        assert f"WARNING: clip_image has weights: {contract.SEEDED_WEIGHTS}" in output.read_text()
 
 
 def test_restarts_are_reported(scoring_repository: Path, tmp_path: Path) -> None:
