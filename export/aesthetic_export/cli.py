@@ -38,8 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sha256", metavar="HASH", help="accept a file or an address with this SHA-256"
     )
     parser.add_argument(
-        "--heads",
-        metavar="HEADS",
+        "--head",
+        choices=("all",),
+        default="all",
+        help="which heads: all, the five that the served outputs are declared for (the default)",
+    )
+    parser.add_argument(
+        "--head-weights",
+        metavar="WEIGHTS",
         help="the heads' weights: published (the default), auto (the default with --weights auto), "
         "or seeded:N",
     )
@@ -55,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         choices=EXPORTED,
         help="export this model only and keep the other's artifact; may be given twice",
+    )
+    parser.add_argument(
+        "--if-missing",
+        action="store_true",
+        help="do nothing where the repository already has what would be exported",
     )
     parser.add_argument(
         "--images",
@@ -74,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     from .folders import check_target, source_repository
     from .onnx_export import ExportError
     from .parity import ParityError
+    from .provenance import read_provenance
     from .repository import build_repository
     from .sources import load_heads, load_tower
     from .weights import parse_weights
@@ -81,6 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
     target = (arguments.repository or paths.default_repository()).expanduser()
     models = arguments.model or EXPORTED
     check_target(target, source_repository())
+    if arguments.if_missing and all(read_provenance(target / model / "1") for model in models):
+        console.say("already exported; leave out --if-missing to export anew")
+        print(target)
+        return 0
     spec = parse_weights(arguments.weights, sha256=arguments.sha256)
     images = samples.images_of_folder(arguments.images) if arguments.images else None
     with console.downloads() as progress:
@@ -91,10 +107,10 @@ def run(arguments: argparse.Namespace) -> int:
             tower = load_tower(spec, store, console.warn)
         if contract.AESTHETIC_HEADS.name in models:
             default = "auto" if spec.kind == "auto" else "published"
-            heads = load_heads(arguments.heads or default, store, console.warn)
+            heads = load_heads(arguments.head_weights or default, store, console.warn)
         else:  # only to turn the tower's differences into scores
             note = "the published heads cannot be reached: comparing scores of random ones"
-            heads = load_heads(arguments.heads or "auto", store, lambda _: console.say(note))
+            heads = load_heads(arguments.head_weights or "auto", store, lambda _: console.say(note))
     try:
         reports = build_repository(
             target,

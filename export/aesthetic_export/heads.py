@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
+
 from aesthetic_client import contract
 from aesthetic_client.errors import InputError
 

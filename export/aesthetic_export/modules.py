@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from aesthetic_client import contract
-from aesthetic_client.pixels import CLIP_MEAN, CLIP_STD
 from torch import nn
 from torch.nn import functional
+
+from aesthetic_client import contract
+from aesthetic_client.pixels import CLIP_MEAN, CLIP_STD
 
 from .heads import HeadWeights, fold
 

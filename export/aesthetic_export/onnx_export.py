@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from aesthetic_client.contract import DType, Model, Tensor
 
 from .towers import QUICK_GELU_FACTOR, ActivationError

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
 from aesthetic_client import contract
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
 from aesthetic_client import contract
 
 from . import folders, parity, provenance, samples

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from aesthetic_client.contract import EMBEDDING_DIM, IMAGE_SIZE
 from aesthetic_client.errors import ImageError, InputError
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from aesthetic_client import Client, contract
 from aesthetic_client.errors import InputError
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from aesthetic_client.errors import InputError
 
 from .files import FileStore, PinnedFile, WrongFileError, checked, sha256_of
+from .hub import hub_file
 
 Kind = Literal["openai", "file", "url", "seeded", "auto"]
 
@@ -76,6 +77,7 @@ def parse_weights(text: str, *, sha256: str | None = None) -> WeightsSpec:
 def tower_file(spec: WeightsSpec, store: FileStore) -> tuple[Path, str, str]:
     """The checkpoint of a spec other than `seeded`: its path, its SHA-256, and its source in words.
 
+    `openai` and `auto` look into the store's folders before they ask the hub.
     Raises InputError: WrongFileError for a hash, UnreachableError for a silent host.
     """
     if spec.kind == "file":
@@ -92,21 +94,13 @@ def tower_file(spec: WeightsSpec, store: FileStore) -> tuple[Path, str, str]:
         checked(archive, OPENAI_ARCHIVE.sha256)
         return archive, OPENAI_ARCHIVE.sha256, OPENAI_ARCHIVE.url
     file = OPENAI_SAFETENSORS
-    if store.local(file.name) is None and (cached := _in_hub_cache()):
-        return checked(cached, file.sha256), file.sha256, file.url
-    return store.obtain(file), file.sha256, file.url
+    if found := store.local(file.name):
+        return checked(found, file.sha256), file.sha256, file.url
+    return hub_file(HUB_REPOSITORY, HUB_REVISION, file), file.sha256, file.url
 
 
 def _file_name(url: str) -> str:
     return urlsplit(url).path.rsplit("/", 1)[-1]
-
-
-def _in_hub_cache() -> Path | None:
-    """The file in the Hugging Face hub's own cache, where another tool has already fetched it."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(HUB_REPOSITORY, OPENAI_SAFETENSORS.name, revision=HUB_REVISION)
-    return Path(found) if isinstance(found, str) else None
 
 
 def _accepted(path: Path, sha256: str | None) -> str:

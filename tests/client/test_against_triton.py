@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from aesthetic_client import (
     HEADS,
     Client,
@@ -21,7 +23,6 @@ from aesthetic_client import (
 )
 from callers import CALLERS
 from generated_images import encoded, generated, texture
-from PIL import Image
 
 pytestmark = pytest.mark.triton
 

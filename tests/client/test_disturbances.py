@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
 from aesthetic_client import Client, ImageError
 from aesthetic_serve import EmbeddedServer
 from callers import CALLERS
 from generated_images import encoded, texture
-from PIL import Image
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(240)]
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from aesthetic_client.errors import ImageError
 from aesthetic_client.pixels import IMAGE_CODES, PixelOptions, prepare_pixels
 from generated_images import encoded, generated, png, png_chunk, texture
-from PIL import Image
 
 PHOTO = Image.fromarray(texture(640, 480, 3))
 JPEG = encoded(PHOTO, "JPEG")

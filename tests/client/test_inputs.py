@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from aesthetic_client._address import parse_address
 from aesthetic_client._core import group_size, grouped, load_group
 from aesthetic_client.errors import ImageError, InputError
 from aesthetic_client.images import Encoded, Prepared, describe, load
 from aesthetic_client.pixels import DEFAULT_OPTIONS, prepare_pixels
 from generated_images import encoded, texture
-from PIL import Image
 
 PHOTO = Image.fromarray(texture(300, 200, 3))
 FILE = encoded(PHOTO)

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import aesthetic_client
 import pytest
+
+import aesthetic_client
 from aesthetic_client import AsyncClient, Client, errors
 
 

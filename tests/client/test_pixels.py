@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
+
 from aesthetic_client.errors import InputError
 from aesthetic_client.pixels import (
     CLIP_MEAN,
@@ -18,7 +20,6 @@ from aesthetic_client.pixels import (
     prepare_pixels,
 )
 from generated_images import encoded, generated, texture
-from PIL import Image, ImageOps
 
 CASES = dict(generated())
 Reference = Callable[[Image.Image], np.ndarray]

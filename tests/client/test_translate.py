@@ -9,6 +9,8 @@ from http.client import RemoteDisconnected
 
 import aiohttp
 import pytest
+from tritonclient.utils import InferenceServerException
+
 from aesthetic_client._retry import Retry
 from aesthetic_client._translate import translate
 from aesthetic_client.errors import (
@@ -20,7 +22,6 @@ from aesthetic_client.errors import (
     ServerError,
     UnavailableError,
 )
-from tritonclient.utils import InferenceServerException
 
 CASES = [
     ("StatusCode.UNAVAILABLE", "failed to connect to all addresses", UnavailableError),

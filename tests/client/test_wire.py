@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from aesthetic_client import _wire, contract
 from aesthetic_client.contract import DEFAULT_HEAD, HEADS
 from aesthetic_client.errors import EmbeddingError, InputError, ServerError

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import nn
+
 from aesthetic_client.errors import InputError
 from aesthetic_export.checkpoints import open_clip_names, tower_state
 from aesthetic_export.towers import tower_from_state
-from safetensors.torch import save_file
-from torch import nn
 from towers import TINY, tiny_tower
 
 PIXELS = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))

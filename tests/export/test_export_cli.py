@@ -13,6 +13,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
+
 from aesthetic_client import contract
 from aesthetic_client.errors import InputError
 from aesthetic_export import cli, parity, sources, verify_cli
@@ -20,7 +22,6 @@ from aesthetic_export.modules import ClipImage
 from aesthetic_export.openclip import open_clip_transformer
 from aesthetic_export.samples import made_up_images
 from aesthetic_export.towers import seeded_tower
-from PIL import Image
 from towers import TINY, tiny_tower
 
 
@@ -40,7 +41,7 @@ def tiny(monkeypatch, tmp_path) -> Path:
 
 
 def test_it_builds_the_default_repository_and_prints_its_path(tiny, capsys):
-    assert cli.run(parsed("--weights", "seeded:3", "--heads", "seeded:4")) == 0
+    assert cli.run(parsed("--weights", "seeded:3", "--head-weights", "seeded:4")) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{tiny / 'model_repository'}\n"
     assert "PASS clip_image" in printed.err
@@ -68,7 +69,7 @@ def test_heads_come_from_the_folder_that_the_environment_names(
 
 def test_a_failed_parity_is_reported_and_gives_1(tiny, monkeypatch, capsys):
     monkeypatch.setattr(parity, "AESTHETIC_HEADS_FP32", parity.Tolerance(score=-1.0))
-    options = ("--weights", "seeded:0", "--heads", "seeded:0", "--model", "aesthetic_heads")
+    options = ("--weights", "seeded:0", "--head-weights", "seeded:0", "--model", "aesthetic_heads")
     assert cli.run(parsed(*options)) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -82,7 +83,7 @@ def test_a_folder_of_images_takes_the_place_of_made_up_ones(tiny, tmp_path):
     for index, pixels in enumerate(made_up_images(3)):
         Image.fromarray(pixels).save(folder / f"{index}.png")
     (folder / "3.png").write_bytes(b"not an image")
-    options = ("--weights", "seeded:0", "--model", "clip_image", "--heads", "seeded:0")
+    options = ("--weights", "seeded:0", "--model", "clip_image", "--head-weights", "seeded:0")
     assert cli.run(parsed(*options, "--images", folder)) == 0
     path = tiny / "model_repository/clip_image/1/provenance.json"
     assert json.loads(path.read_text())["parity"]["items"] == 3
@@ -92,7 +93,7 @@ def test_a_folder_of_images_takes_the_place_of_made_up_ones(tiny, tmp_path):
     ("options", "says"),
     [
         (("--weights", "bogus"), "names no weights"),
-        (("--weights", "seeded:0", "--heads", "bogus"), "names no heads"),
+        (("--weights", "seeded:0", "--head-weights", "bogus"), "names no heads"),
         (("--weights", "seeded:0", "--weights-dir", "/nonexistent"), "/nonexistent"),
         (("--weights", "seeded:0", "--images", "/nonexistent"), "no such folder"),
         (("--repository", Path(__file__).parents[2] / "model_repository"), "never written to"),

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from aesthetic_client.errors import InputError
 from aesthetic_export.files import FileStore, PinnedFile, UnreachableError, WrongFileError
 

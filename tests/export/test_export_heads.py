@@ -11,6 +11,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch import nn
+
 from aesthetic_client import contract
 from aesthetic_client.errors import InputError
 from aesthetic_export.files import FileStore, WrongFileError
@@ -25,7 +27,6 @@ from aesthetic_export.heads import (
 from aesthetic_export.modules import AestheticHeads
 from aesthetic_export.onnx_export import onnx_from_module
 from aesthetic_export.samples import unit_vectors
-from torch import nn
 
 TOLERANCE = 2e-5  # points
 

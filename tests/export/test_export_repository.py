@@ -12,6 +12,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from google.protobuf import json_format, text_format
+from torch import nn
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
 from aesthetic_client import _wire, contract
 from aesthetic_client.errors import InputError
 from aesthetic_client.pixels import PREPROCESSING_ID
@@ -22,10 +26,7 @@ from aesthetic_export.parity import ParityError, ScoreDifference, Tolerance
 from aesthetic_export.provenance import config_with_provenance
 from aesthetic_export.repository import build_repository
 from aesthetic_export.towers import ActivationError
-from google.protobuf import json_format, text_format
-from torch import nn
 from towers import tiny_tower
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 SOURCE = folders.source_repository()
 

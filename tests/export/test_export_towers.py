@@ -7,6 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
+
 from aesthetic_client import contract
 from aesthetic_client.pixels import CLIP_MEAN, CLIP_STD
 from aesthetic_export.modules import ClipImage
@@ -19,7 +21,6 @@ from aesthetic_export.onnx_export import (
 from aesthetic_export.openclip import open_clip_transformer
 from aesthetic_export.samples import made_up_images
 from aesthetic_export.towers import ActivationError, check_quick_gelu, seeded_tower
-from torch import nn
 from towers import TINY, tiny_tower
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from aesthetic_client import ScoreResult, contract
 from aesthetic_export import files, golden, verify_cli
 from aesthetic_export.files import FileStore, PinnedFile, UnreachableError
@@ -15,7 +17,6 @@ from aesthetic_export.golden import GoldenImage
 from aesthetic_export.heads import published_heads
 from aesthetic_export.modules import AestheticHeads
 from aesthetic_export.verify import verify
-from PIL import Image
 
 REAL = {"clip_image": {"weights": "openai"}, "aesthetic_heads": {"weights": "published"}}
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+
 from aesthetic_client.contract import SEEDED_WEIGHTS
 from aesthetic_client.errors import InputError
 from aesthetic_export import files, sources
 from aesthetic_export.files import FileStore, UnreachableError, WrongFileError
+from aesthetic_export.hub import hub_file
 from aesthetic_export.sources import load_heads, load_tower
 from aesthetic_export.weights import (
+    HUB_REPOSITORY,
+    HUB_REVISION,
     OPENAI_ARCHIVE,
     OPENAI_SAFETENSORS,
     WeightsSpec,
@@ -104,7 +108,8 @@ def no_network(monkeypatch, tmp_path):
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(files, "_fetch", refuse)
-    monkeypatch.setattr("aesthetic_export.weights._in_hub_cache", lambda: None)
+    monkeypatch.setattr("aesthetic_export.hub._knock", refuse)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
     build = sources.seeded_tower
     monkeypatch.setattr(sources, "seeded_tower", lambda seed: build(seed, TINY))
 
@@ -128,10 +133,32 @@ def test_only_auto_goes_on_without_a_network(no_network, tmp_path):
 
 
 def test_auto_does_not_hide_a_host_that_refuses_the_file(file_server, monkeypatch, tmp_path):
-    absent = files.PinnedFile("model.safetensors", f"{file_server.url}/absent", HASH)
-    monkeypatch.setattr("aesthetic_export.weights.OPENAI_SAFETENSORS", absent)
-    with pytest.raises(InputError, match="404"):
+    constants = "huggingface_hub.constants"
+    address = f"{file_server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(f"{constants}.ENDPOINT", file_server.url)
+    monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", address)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
+    with pytest.raises(InputError, match=f"{HUB_REPOSITORY} on .* answers 404"):
         load_tower(parse_weights("auto"), FileStore(tmp_path), pytest.fail)
+
+
+def test_the_hubs_own_cache_serves_and_is_hashed(monkeypatch, tmp_path):
+    cached = tmp_path / "model.safetensors"
+    cached.write_bytes(b"weights")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: str(cached))
+    monkeypatch.setattr("aesthetic_export.hub._knock", pytest.fail)
+    file = files.PinnedFile(cached.name, "", hashlib.sha256(b"weights").hexdigest())
+    assert hub_file(HUB_REPOSITORY, HUB_REVISION, file) == cached
+    with pytest.raises(WrongFileError):
+        hub_file(HUB_REPOSITORY, HUB_REVISION, OPENAI_SAFETENSORS)
+
+
+def test_a_silent_hub_is_given_up_at_once(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", pytest.fail)
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9 cannot be reached .*refused"):
+        hub_file(HUB_REPOSITORY, HUB_REVISION, OPENAI_SAFETENSORS)
 
 
 @pytest.mark.parametrize("choice", ["", "seeded", "seeded:x", "openai"])

@@ -8,12 +8,13 @@ import struct
 from pathlib import Path
 
 import pytest
-from aesthetic_client import contract
-from aesthetic_client.contract import MODELS, Model, Tensor
-from aesthetic_client.pixels import DEFAULT_OPTIONS, PixelOptions
 from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc import model_config_pb2
+
+from aesthetic_client import contract
+from aesthetic_client.contract import MODELS, Model, Tensor
+from aesthetic_client.pixels import DEFAULT_OPTIONS, PixelOptions
 
 SOURCE = Path(__file__).parents[2] / "model_repository"
 TRITON_TYPES = {"BYTES": "TYPE_STRING", "UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32"}
