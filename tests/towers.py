@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+
 from aesthetic_export.files import FileStore
 from aesthetic_export.heads import published_heads, seeded_heads
 from aesthetic_export.repository import build_repository
