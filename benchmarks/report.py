@@ -1,0 +1,27 @@
+"""Print a results file as Markdown: `python benchmarks/report.py benchmarks/results/FILE.json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from aesthetic_bench.tables import markdown
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The tables of one file on stdout; README's come from here, never from a keyboard."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path, help="a results file of benchmarks/serving.py")
+    given = parser.parse_args(arguments)
+    try:
+        record = json.loads(given.file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{given.file}: {error}\n")
+    print(markdown(record), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
