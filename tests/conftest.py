@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +40,27 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from towers import build_tiny_repository
 
     return build_tiny_repository(tmp_path_factory.mktemp("tiny") / "repository")
+
+
+@pytest.fixture(scope="session")
+def full_repository(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole ViT-L/14 of seed 0 with the real heads, exported by the command; takes a minute."""
+    folder = tmp_path_factory.mktemp("full")
+    target = folder / "repository"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-W", "error", "-m", "aesthetic_client.cli", "export"),
+            *("--weights", "seeded:0", "--repository", target),
+            *("--weights-dir", shared_data / "heads"),
+        ],
+        env={**os.environ, "AESTHETIC_CACHE": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{target}\n"
+    return target
 
 
 @pytest.fixture(scope="session")

@@ -80,15 +80,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises InputError for what the user must mend.
     """
-    from . import console, samples
-    from .files import FileStore
-    from .folders import check_target, source_repository
-    from .onnx_export import ExportError
-    from .parity import ParityError
-    from .provenance import read_provenance
-    from .repository import build_repository
-    from .sources import load_heads, load_tower
-    from .weights import parse_weights
+    from aesthetic_export import console, samples
+    from aesthetic_export.files import FileStore
+    from aesthetic_export.folders import check_target, source_repository
+    from aesthetic_export.onnx_export import ExportError
+    from aesthetic_export.parity import ParityError
+    from aesthetic_export.provenance import read_provenance
+    from aesthetic_export.repository import build_repository
+    from aesthetic_export.sources import load_heads, load_tower
+    from aesthetic_export.weights import parse_weights
 
     target = (arguments.repository or paths.default_repository()).expanduser()
     models = arguments.model or EXPORTED

@@ -15,10 +15,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
-from .files import Progress as OnProgress
-from .parity import ParityReport
+from aesthetic_export.files import Progress as OnProgress
+from aesthetic_export.parity import ParityReport
 
 stderr = Console(stderr=True, highlight=False)
 
@@ -56,7 +56,7 @@ def print_report(report: ParityReport) -> None:
     """A parity report: its line, then every head's differences in points of the scale."""
     verdict = "PASS" if report else "FAIL"
     say(f"{verdict} {report.model} against its torch module: {report.summary()}")
-    table = Table("head", "mean |difference|", "largest |difference|")
+    table = Table(Column("head", overflow="fold"), "mean |difference|", "largest |difference|")
     for head, score in report.scores.items():
         table.add_row(head, f"{score.mean:.1e}", f"{score.max:.1e}")
     stderr.print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .files import PinnedFile
+from aesthetic_export.files import PinnedFile
 
 EMBEDDING_TOLERANCE = 2e-5  # points; an fp32 implementation agrees with float64 within 7e-6
 # Published image scores come from other decoders and from fp16 towers. All files are BMP or PNG.

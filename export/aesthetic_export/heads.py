@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from aesthetic_client import contract
 from aesthetic_client.errors import InputError
-
-from .files import FileStore, PinnedFile, checked
+from aesthetic_export.files import FileStore, PinnedFile, checked
 
 if TYPE_CHECKING:
     import torch
@@ -210,7 +209,7 @@ def _published(source: HeadSource, store: FileStore) -> HeadWeights:
     """One head, from its safetensors in the cache, which is made on first use."""
     from safetensors.torch import save_file
 
-    from .checkpoints import read_pickle
+    from aesthetic_export.checkpoints import read_pickle
 
     given = store.local(source.file.name)
     if given:

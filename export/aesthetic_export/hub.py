@@ -7,8 +7,7 @@ import urllib.request
 from pathlib import Path
 
 from aesthetic_client.errors import InputError
-
-from .files import CONNECT_TIMEOUT_S, PinnedFile, UnreachableError, checked
+from aesthetic_export.files import CONNECT_TIMEOUT_S, PinnedFile, UnreachableError, checked
 
 
 def hub_file(repository: str, revision: str, file: PinnedFile) -> Path:

@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from aesthetic_client import contract
 from aesthetic_client.pixels import CLIP_MEAN, CLIP_STD
-
-from .heads import HeadWeights, fold
+from aesthetic_export.heads import HeadWeights, fold
 
 GROUPS = 32  # partial sums of an affine head
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aesthetic_client.contract import DType, Model, Tensor
-
-from .towers import QUICK_GELU_FACTOR, ActivationError
+from aesthetic_export.towers import QUICK_GELU_FACTOR, ActivationError
 
 if TYPE_CHECKING:
     import torch

@@ -11,10 +11,9 @@ from pathlib import Path
 from aesthetic_client import contract
 from aesthetic_client.errors import InputError
 from aesthetic_client.pixels import PREPROCESSING_ID
-
-from .heads import HeadWeights
-from .onnx_export import OPSET
-from .towers import ACTIVATION, Tower
+from aesthetic_export.heads import HeadWeights
+from aesthetic_export.onnx_export import OPSET
+from aesthetic_export.towers import ACTIVATION, Tower
 
 FILE = "provenance.json"
 PRECISION = "fp32"

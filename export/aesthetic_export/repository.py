@@ -10,15 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from aesthetic_client import contract
-
-from . import folders, parity, provenance, samples
-from .files import sha256_of
-from .heads import HeadWeights, seeded_heads
-from .onnx_export import ARTIFACT, ARTIFACT_DATA, check_quick_gelu_graph, onnx_from_module
-from .towers import Tower, check_quick_gelu
+from aesthetic_export import folders, parity, provenance, samples
+from aesthetic_export.files import sha256_of
+from aesthetic_export.heads import HeadWeights, seeded_heads
+from aesthetic_export.onnx_export import (
+    ARTIFACT,
+    ARTIFACT_DATA,
+    check_quick_gelu_graph,
+    onnx_from_module,
+)
+from aesthetic_export.towers import Tower, check_quick_gelu
 
 if TYPE_CHECKING:
-    from .modules import AestheticHeads
+    from aesthetic_export.modules import AestheticHeads
 
 Say = Callable[[str], None]
 Reports = dict[str, parity.ParityReport]
@@ -75,7 +79,7 @@ def export_tower(
     say: Say,
 ) -> tuple[parity.ParityReport, provenance.Provenance]:
     """Write `clip_image` into `folder` and compare it. Raises ActivationError or ParityError."""
-    from .modules import AestheticHeads, ClipImage
+    from aesthetic_export.modules import AestheticHeads, ClipImage
 
     layers = check_quick_gelu(tower.module)
     known = provenance.tower_provenance(tower)
@@ -102,7 +106,7 @@ def export_heads(
     folder: Path, heads: Sequence[HeadWeights], say: Say
 ) -> tuple[parity.ParityReport, provenance.Provenance]:
     """Write `aesthetic_heads` into `folder` and compare it. Raises ParityError."""
-    from .modules import AestheticHeads
+    from aesthetic_export.modules import AestheticHeads
 
     known = provenance.heads_provenance(heads)
     say(f"exporting aesthetic_heads ({known['weights']})")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aesthetic_client.errors import InputError
-
-from .checkpoints import tower_state
-from .files import FileStore, UnreachableError
-from .heads import HeadWeights, published_heads, seeded_heads
-from .towers import Tower, seeded_tower, tower_from_state
-from .weights import KNOWN, WeightsSpec, tower_file
+from aesthetic_export.checkpoints import tower_state
+from aesthetic_export.files import FileStore, UnreachableError
+from aesthetic_export.heads import HeadWeights, published_heads, seeded_heads
+from aesthetic_export.towers import Tower, seeded_tower, tower_from_state
+from aesthetic_export.weights import KNOWN, WeightsSpec, tower_file
 
 Warn = Callable[[str], None]
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from aesthetic_client.contract import EMBEDDING_DIM, IMAGE_SIZE, SEEDED_WEIGHTS
 from aesthetic_client.errors import InputError
-
-from .openclip import open_clip_transformer
+from aesthetic_export.openclip import open_clip_transformer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from aesthetic_client import Client, contract
 from aesthetic_client.errors import InputError
-
-from .files import FileStore, PinnedFile, UnreachableError
-from .golden import (
+from aesthetic_export.files import FileStore, PinnedFile, UnreachableError
+from aesthetic_export.golden import (
     EMBEDDING_TOLERANCE,
     GOLDEN_EMBEDDINGS,
     GOLDEN_HEADS,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aesthetic_client import paths
 
 if TYPE_CHECKING:
-    from .verify import Check, Verification
+    from aesthetic_export.verify import Check, Verification
 
 DEFAULT_URL = "localhost:8001"
 
@@ -36,11 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 when every check passed, 1 when one did not. Raises InputError and the client's errors."""
     from aesthetic_client import Client
-
-    from . import console
-    from .cli import weights_folders
-    from .files import FileStore
-    from .verify import verify
+    from aesthetic_export import console
+    from aesthetic_export.cli import weights_folders
+    from aesthetic_export.files import FileStore
+    from aesthetic_export.verify import verify
 
     folders = (*((arguments.golden,) if arguments.golden else ()), *weights_folders(None))
     with Client(arguments.url) as client, console.downloads() as progress:

@@ -8,9 +8,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from aesthetic_client.errors import InputError
-
-from .files import FileStore, PinnedFile, WrongFileError, checked, sha256_of
-from .hub import hub_file
+from aesthetic_export.files import FileStore, PinnedFile, WrongFileError, checked, sha256_of
+from aesthetic_export.hub import hub_file
 
 Kind = Literal["openai", "file", "url", "seeded", "auto"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -149,25 +148,8 @@ def test_a_seeded_tower_is_what_open_clip_itself_would_build():
 
 
 @pytest.mark.slow
-def test_the_full_tower_is_exported_by_the_command(shared_data, tmp_path):
-    target = tmp_path / "repository"
-    code = (
-        "import argparse, sys\n"
-        "from aesthetic_export import cli\n"
-        "parser = argparse.ArgumentParser()\n"
-        "cli.add_arguments(parser)\n"
-        "sys.exit(cli.run(parser.parse_args(sys.argv[1:])))\n"
-    )
-    command = [sys.executable, "-W", "error", "-c", code, "--weights", "seeded:0"]
-    done = subprocess.run(
-        [*command, "--repository", target, "--weights-dir", shared_data / "heads"],
-        env={**os.environ, "AESTHETIC_CACHE": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{target}\n"
+def test_the_full_tower_is_exported_by_the_command(full_repository):
+    target = full_repository
     written = json.loads((target / "clip_image/1/provenance.json").read_text())
     assert written["weights"] == contract.SEEDED_WEIGHTS
     assert written["parity"]["batch_sizes"] == [1, 8]
