@@ -90,12 +90,12 @@ def make_images(folder: Path, count: int = MAX_IMAGES) -> list[Path]:
 
     width, height = MADE_UP_SIZE
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
-    fall = np.maximum(np.hypot(fy, fx), 1 / width) ** -1.15
+    fall = np.maximum(np.hypot(fy, fx), 1 / width) ** -1.25
 
     def plane(random: np.random.Generator, contrast: float) -> npt.NDArray[np.float64]:
         waves = fall * np.exp(2j * np.pi * random.random(fall.shape))
         values: npt.NDArray[np.float64] = np.fft.irfft2(waves, (height, width))
-        return values * (contrast / values.std())
+        return values * float(contrast / values.std())
 
     files = []
     for i in range(count):

@@ -31,7 +31,8 @@ START_S = 60.0  # what starting and reading the inputs may take
 EXPORT_MIB_PER_S = 5.0  # a slow disk; the export repeats every input as text
 GET_PROGRAM = (
     "perf_analyzer is in the Linux wheel of tritonclient 2.51.0 (pip install "
-    "tritonclient==2.51.0), in the bench extra, and in Triton's -py3-sdk container; name another one with --perf-analyzer"
+    "tritonclient==2.51.0), in the bench extra, and in Triton's -py3-sdk container; name another "
+    "one with --perf-analyzer"
 )
 GET_LIBRARY = {
     "libcudart": "pip install nvidia-cuda-runtime-cu12",

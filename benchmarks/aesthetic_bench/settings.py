@@ -68,14 +68,11 @@ def parse_concurrency(text: str) -> tuple[int, ...]:
     """
     if ":" in text:
         first, last = (int(part) for part in text.split(":"))
-        values, value = [], first
-        while 0 < value < last:
-            values.append(value)
-            value *= 2
-        values.append(last)
+        doubled = [first * 2**i for i in range(16)]
+        values = [value for value in doubled if value < last] + [last] * (first <= last)
     else:
         values = [int(part) for part in text.split(",")]
-    if not values or min(values) < 1 or sorted(set(values)) != values:
+    if not values or values[0] < 1 or sorted(set(values)) != values:
         raise ValueError(f"{text!r} is no rising list of requests in flight, such as 1:16 or 1,4,8")
     return tuple(values)
 
