@@ -126,7 +126,7 @@ def test_where_the_figures_come_from(result: tuple[dict[str, Any], str]) -> None
     assert "scores are meaningless" in shown
     assert record["machine"]["usable_cores"] >= 1
     assert record["parameters"]["server"]["instances"]["clip_image"] == 1
-    assert "served / bare" in shown
+    assert "Served, beside the bare engine" in shown
     assert "| aesthetic |" in markdown(record)
 
 
