@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from aesthetic_client import contract
-from aesthetic_client.paths import default_repository
 from rich.console import Console
 
+from aesthetic_client import contract
+from aesthetic_client.paths import default_repository
 from aesthetic_serve.server import START_TIMEOUT_S, EmbeddedServer
 
 GRPC_PORT, HTTP_PORT, METRICS_PORT = 8001, 8000, 8002  # Triton's own defaults

@@ -13,7 +13,6 @@ from importlib.resources import files
 from typing import Any
 
 from aesthetic_client import contract
-
 from aesthetic_serve.launcher import LOOPBACK
 
 QUICK_S = 5.0  # for questions that need no inference

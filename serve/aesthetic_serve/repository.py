@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aesthetic_client import contract
-
 from aesthetic_serve.errors import RepositoryError
 
 # The server hands model names to a shell, so a folder's name must not mean anything there.

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 
 from aesthetic_client import contract
-
 from aesthetic_serve import runs
 from aesthetic_serve.errors import GaveUpError, ServeError
 from aesthetic_serve.launcher import LOOPBACK, Plan, Ports, ServerProcess, compose

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aesthetic_client import contract
-
 from aesthetic_serve.errors import GaveUpError, ServeError
 from aesthetic_serve.launcher import ServerProcess
 from aesthetic_serve.logs import last_lines

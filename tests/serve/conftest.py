@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from serve_models import SUM_AND_DIFFERENCE_IO, sum_and_difference, write_model
-
-PATIENCE_S = 30.0
 
 
 @pytest.fixture(scope="session")
@@ -27,32 +22,3 @@ def adder_repository(tmp_path: Path) -> Path:
     config = f'backend: "onnxruntime" max_batch_size: 8 {SUM_AND_DIFFERENCE_IO}'
     write_model(tmp_path / "repository" / "adder", config, **sum_and_difference())
     return tmp_path / "repository"
-
-
-def wait_for(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
-    """Return once the condition holds; fail after `timeout_s` seconds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.02)
-
-
-def processes_of(launcher: int) -> list[int]:
-    """Every living process of the servers that this launcher started: guards, servers, stubs."""
-    run = re.compile(rf"aesthetic-\d+-{launcher}-\d+-".encode())
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                if run.search((entry / "cmdline").read_bytes()):
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
-
-
-def files_of(launcher: int) -> list[str]:
-    """What lies in /dev/shm and in the temporary folder of that launcher's runs."""
-    from aesthetic_serve.runs import leftovers
-
-    return [name for name in leftovers("aesthetic-") if f"-{launcher}-" in name]

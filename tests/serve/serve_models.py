@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from aesthetic_client import contract
 from onnx import TensorProto, helper
+
+from aesthetic_client import contract
 
 MODEL_REPOSITORY = Path(__file__).parents[2] / "model_repository"
 FP32, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from aesthetic_serve import EmbeddedServer, StartError
-from conftest import processes_of
 from onnx import helper
 from serve_models import (
     LOOKUP_IO,
@@ -21,7 +19,10 @@ from serve_models import (
     sum_and_difference,
     write_model,
 )
+from serve_processes import processes_of
 from tritonclient.utils import InferenceServerException
+
+from aesthetic_serve import EmbeddedServer, StartError
 
 pytestmark = pytest.mark.triton
 

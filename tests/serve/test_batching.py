@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from aesthetic_serve.backends.onnxruntime.batching import Failure, Request, answer
 
 

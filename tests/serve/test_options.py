@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnxruntime as ort
 import pytest
+
 from aesthetic_serve.backends.onnxruntime.options import run_options, session_options
 from aesthetic_serve.backends.onnxruntime.signature import ConfigError
 

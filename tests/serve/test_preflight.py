@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from serve_models import MODEL_REPOSITORY
+
 from aesthetic_serve import RepositoryError, SetupError, preflight
 from aesthetic_serve.errors import PortError
 from aesthetic_serve.ports import choose_ports
 from aesthetic_serve.preflight import locate_server
 from aesthetic_serve.repository import check_repository
-from serve_models import MODEL_REPOSITORY
 
 
 def test_this_environment_is_fit_and_the_wheel_is_not_imported() -> None:

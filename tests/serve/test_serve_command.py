@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from serve_processes import files_of, processes_of, wait_for
+
 from aesthetic_client import contract
 from aesthetic_serve import runs
 from aesthetic_serve.ports import choose_ports
-from conftest import files_of, processes_of, wait_for
 
 pytestmark = pytest.mark.triton
 

@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from serve_processes import files_of, processes_of, wait_for
+
 from aesthetic_serve import EmbeddedServer, GaveUpError, PortError, ServeError, StartError
 from aesthetic_serve.probe import Probe
 from aesthetic_serve.stubs import children_of
 from aesthetic_serve.supervisor import Policy
-from conftest import files_of, processes_of, wait_for
 
 pytestmark = pytest.mark.triton
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from aesthetic_serve.backends.onnxruntime.signature import (
     ConfigError,
     ModelTensor,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from aesthetic_serve import StartError
 from aesthetic_serve.probe import CanaryError
 from aesthetic_serve.supervisor import Policy, Supervisor
