@@ -147,7 +147,7 @@ class Run:
             "files": [str(file.resolve()) for file in self._images.files],
             "embeddings": str(self._scratch / "embeddings.npy"),
             "batches": TORCH_BATCHES,
-            "seconds": self._settings.seconds,
+            "seconds": self._settings.seconds / 2,
             "threads": self._bare[0]["intra_op_threads_asked"],
         }
         result = run_module("torch_loop", task, self._scratch, timeout_s=self._loop_limit())

@@ -29,7 +29,7 @@ MAX_REQUESTS = 256  # of a case whose requests are timed one by one
 
 @dataclass(frozen=True)
 class Settings:
-    """A run. `seconds` is what each served case, and each batch size of a loop, aims at."""
+    """A run. `seconds` is what each served case aims at; the loops follow it."""
 
     repository: Path
     images: Path | None = None  # None: made up

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 
+QUIET_SHARE = 0.05  # of all processors' time, to others, above which a reader is warned
 SWEEP_COLUMNS = ("model x items of a request", "in flight")
 PERCENTILES = {"p50 ms": "p50_ms", "p95 ms": "p95_ms", "p99 ms": "p99_ms"}
 STAGES = {
@@ -54,6 +55,15 @@ def introduction(record: Record) -> list[str]:
         f"{record['date_utc']}, commit {versions['git_commit'] or 'unknown'}"
         + (", a quick run: see the full one for claims" if record["parameters"]["quick"] else ""),
     ]
+    company = max(
+        run["other_processes_share_of_cpu"] + run["stolen_share_of_cpu"]
+        for run in (*record["bare_engine"], *record["torch_loop"]["runs"])
+    )
+    if company > QUIET_SHARE:
+        lines.append(
+            f"NOT A QUIET MACHINE: others took up to {company:.0%} of its processors while the "
+            "loops ran; these figures are no ground for claims"
+        )
     if reason := record["torch_loop"].get("skipped"):
         lines.append(f"no torch loop: {reason}")
     return lines

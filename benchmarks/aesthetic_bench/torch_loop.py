@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .company import Ticks
 from .engine import cycled_batches, time_batches
 
 if TYPE_CHECKING:
@@ -116,13 +117,16 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
         if not cosine >= SAME_WORK_COSINE:
             return {"skipped": f"another model than the one served (cosine {cosine:.4f})"}
     take = cycled_batches(len(files))
-    score([files[i] for i in take(task["batches"][-1])])  # the first run of a size allocates
+    if len(files) < task["batches"][-1]:  # the first run of a size allocates
+        score([files[i] for i in take(task["batches"][-1])])
+    before = Ticks.now()
     rates = time_batches(
         lambda size: score([files[i] for i in take(size)]), task["batches"], task["seconds"]
     )
     return {
         "threads": torch.get_num_threads(),
         "load_s": load_s,
+        **Ticks.now().company_since(before),
         "lowest_cosine_with_bare_engine": cosine,
         "rates": [rate.as_dict() for rate in rates],
     }

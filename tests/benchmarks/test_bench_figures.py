@@ -80,6 +80,12 @@ def test_a_skipped_torch_loop_is_told(record: dict[str, Any]) -> None:
     assert "- no torch loop: other weights" in tables.markdown(record)
 
 
+def test_a_busy_machine_is_told(record: dict[str, Any]) -> None:
+    assert "QUIET" not in tables.markdown(record)
+    record["torch_loop"]["runs"][0]["other_processes_share_of_cpu"] = 0.31
+    assert "NOT A QUIET MACHINE: others took up to 31%" in tables.markdown(record)
+
+
 def test_terminal_tables_show_what_the_markdown_shows(record: dict[str, Any]) -> None:
     console = Console(file=io.StringIO(), width=200)
     for table in tables.rich_tables(record):

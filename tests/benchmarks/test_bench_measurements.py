@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+from aesthetic_bench.company import Ticks
 from aesthetic_bench.engine import cycled_batches, time_batches
 from aesthetic_bench.measurements import Rate, RequestTimes, latency
 from aesthetic_bench.statistics import ModelWork, read_statistics, work_between
@@ -97,6 +98,17 @@ def test_batches_take_turns() -> None:
     assert ran == [1] * 8 + [4] * 2 + [8]
     assert [rate.batch for rate in rates] == [1, 4, 8]
     assert all(rate.images_per_s > 0 for rate in rates)
+
+
+def test_company() -> None:
+    before = Ticks(total_s=100.0, busy_s=50.0, stolen_s=1.0, own_s=5.0)
+    after = Ticks(total_s=120.0, busy_s=68.0, stolen_s=2.0, own_s=20.0)
+    assert after.company_since(before) == pytest.approx(
+        {"other_processes_share_of_cpu": 3 / 20, "stolen_share_of_cpu": 1 / 20}
+    )
+    now = Ticks.now()
+    assert now.total_s > now.busy_s > 0
+    assert 0 <= Ticks.now().company_since(now)["other_processes_share_of_cpu"] <= 1
 
 
 def test_cycled_batches() -> None:

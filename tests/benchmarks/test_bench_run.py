@@ -101,6 +101,7 @@ def test_loops_ran_beside_the_server(result: tuple[dict[str, Any], str]) -> None
     for run in (*record["bare_engine"], *record["torch_loop"]["runs"]):
         assert [rate["batch"] for rate in run["rates"]] == [1, 8]
         assert all(rate["images_per_s"] > 0 for rate in run["rates"])
+        assert 0 <= run["other_processes_share_of_cpu"] <= 1
     # The loop and the engine computed the same embeddings, from files here and from pixels there.
     assert record["torch_loop"]["runs"][0]["lowest_cosine_with_bare_engine"] > 0.99999
 
