@@ -102,6 +102,30 @@ AESTHETIC_PIXELS = Model(
 )
 MODELS = (PREPROCESS, CLIP_IMAGE, AESTHETIC_HEADS, AESTHETIC, AESTHETIC_PIXELS)
 
+# --- profiles ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A way to serve `clip_image`, chosen by Triton's `--model-config-name`.
+
+    `name` is that of `configs/NAME.pbtxt`, "" of `config.pbtxt`; `artifact` the file in
+    `clip_image/1`; `max_batch` that of `clip_image` alone, which batches across requests.
+    """
+
+    name: str
+    backend: Literal["onnxruntime", "tensorrt"]
+    artifact: str
+    precision: Literal["fp32", "fp16"]
+    max_batch: int
+
+
+DEFAULT_PROFILE = Profile("", "onnxruntime", "model.onnx", "fp32", MAX_IMAGE_BATCH)
+# Where a GPU computes, a batch of eight would leave most of it idle.
+ONNX_CUDA = Profile("onnx-cuda", "onnxruntime", "model.fp16.onnx", "fp16", 128)
+TENSORRT = Profile("tensorrt", "tensorrt", "model.plan", "fp16", 128)
+PROFILES = (DEFAULT_PROFILE, ONNX_CUDA, TENSORRT)
+
 # --- provenance --------------------------------------------------------------------------------
 
 # Keys under this prefix in a served model's config `parameters` say where its numbers come from.
