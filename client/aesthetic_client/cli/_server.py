@@ -68,7 +68,7 @@ def connected(arguments: argparse.Namespace) -> Iterator[Client]:
             _warn_if_meaningless(client)
             yield client
     finally:
-        server.stop()
+        server.stop(grace_s=0)  # nothing of ours is on its way any more
 
 
 def _client(arguments: argparse.Namespace, url: str) -> Client:

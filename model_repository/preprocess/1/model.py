@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+
 from aesthetic_client.contract import IMAGE, PIXELS
 from aesthetic_client.errors import ImageError
 from aesthetic_client.pixels import PixelOptions, prepare_pixels
