@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from aesthetic_bench.settings import SCHEMA
 from aesthetic_bench.tables import markdown
 
 
@@ -19,6 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
         record = json.loads(given.file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         parser.exit(1, f"{given.file}: {error}\n")
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        parser.exit(1, f"{given.file} is no results file of this version's benchmarks\n")
     print(markdown(record), end="")
     return 0
 

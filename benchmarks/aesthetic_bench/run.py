@@ -21,12 +21,11 @@ from .inputs import load_images
 from .machine import machine, versions
 from .perf_analyzer import PerfAnalyzer
 from .served import Sweeps
-from .settings import BARE, HEADS, START, STOP, TORCH, TORCH_BATCHES, Settings
+from .settings import BARE, HEADS, SCHEMA, START, STOP, TORCH, TORCH_BATCHES, Settings
 from .statistics import Server
 
 Say = Callable[[str], None]
 
-SCHEMA = 1  # of the results file
 LOADING_S = 600.0  # what reading a tower, and one round of its batches, may take
 TOWER = contract.CLIP_IMAGE.name
 METHOD = (
@@ -78,8 +77,7 @@ class Run:
         with self._stack:
             for number, step in enumerate(self._settings.steps):
                 self._step = number
-                state = "server idle" if self._server else "no server"
-                self._order.append(step if step in (START, STOP) else f"{step} ({state})")
+                self._order.append(self._described(step))
                 if step in actions:
                     actions[step]()
                 else:
@@ -117,6 +115,11 @@ class Run:
             "bare_engine": self._bare,
             "torch_loop": torch_record,
         }
+
+    def _described(self, step: str) -> str:
+        if step in (BARE, TORCH):
+            return f"{step} ({'server idle' if self._server else 'no server'})"
+        return step if step in (START, STOP) else f"perf_analyzer on {step}"
 
     # --- the steps ---
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from aesthetic_client import contract
 
+SCHEMA = 1  # of the results file
+
 BARE, TORCH, START, STOP = "bare engine", "torch loop", "start server", "stop server"
 AESTHETIC = contract.AESTHETIC.name
 PIXELS = contract.AESTHETIC_PIXELS.name

@@ -78,9 +78,11 @@ def bare() -> list[dict[str, Any]]:
 def record(served: list[dict[str, Any]], bare: list[dict[str, Any]]) -> dict[str, Any]:
     """A small results file, composed as a run does it."""
     from aesthetic_bench import figures
+    from aesthetic_bench.settings import SCHEMA
 
     torch_runs = [loop(1, batch_1=0.8, batch_8=0.5)]
     content = {
+        "schema": SCHEMA,
         "date_utc": "2026-11-20T12:00:00+00:00",
         "machine": {"cpu": "A CPU", "usable_cores": 2, "memory_gib": 23.5},
         "versions": {

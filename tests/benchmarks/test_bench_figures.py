@@ -97,8 +97,14 @@ def test_terminal_tables_show_what_the_markdown_shows(record: dict[str, Any]) ->
             assert all(cell in shown for cell in row)
 
 
-def test_report_of_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("content", [None, "no JSON", "[]", '{"schema": 0}'])
+def test_report_of_another_file(
+    content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "other.json"
+    if content is not None:
+        file.write_text(content)
     with pytest.raises(SystemExit) as stop:
-        report.main([str(tmp_path / "absent.json")])
+        report.main([str(file)])
     assert stop.value.code == 1
-    assert "absent.json" in capsys.readouterr().err
+    assert "other.json" in capsys.readouterr().err

@@ -95,6 +95,7 @@ def test_loops_ran_beside_the_server(result: tuple[dict[str, Any], str]) -> None
         "torch loop (no server)",
         "start server",
     ]
+    assert "perf_analyzer on aesthetic" in record["order"]
     assert "bare engine (server idle)" in record["order"]
     assert [run["step"] for run in record["bare_engine"]] == [0, 5]
     assert "skipped" not in record["torch_loop"]
