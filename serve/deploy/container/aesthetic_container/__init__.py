@@ -1,0 +1,1 @@
+"""What runs in the serving container before and beside tritonserver."""

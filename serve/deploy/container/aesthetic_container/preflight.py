@@ -1,0 +1,146 @@
+"""Can this container serve this repository with this profile? Asked before Triton is started.
+
+Every refusal is one sentence with the command that mends it: Triton's own log needs a reader who
+knows where to look.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aesthetic_client import contract
+from aesthetic_container.flags import TLS_FILES
+from aesthetic_container.machine import Machine
+from aesthetic_container.settings import PLAIN_PROFILE, Settings
+
+EXPORT = "docker compose -f serve/deploy/compose.yaml run --rm export"
+PROVENANCE_FILE = "provenance.json"
+# Python models exchange images with Triton through it; docker's own default is 64 MiB.
+SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY_BYTES = 256 * 1024 * 1024
+
+
+class PreflightError(Exception):
+    """The container cannot serve; the message says why and what mends it."""
+
+
+def profile_named(name: str) -> contract.Profile:
+    """The contract's profile. Raises PreflightError that lists the known ones."""
+    known = {profile.name or PLAIN_PROFILE: profile for profile in contract.PROFILES}
+    if name not in known:
+        raise PreflightError(f"AESTHETIC_PROFILE is {name!r}; known are {', '.join(known)}")
+    return known[name]
+
+
+def check_files(settings: Settings) -> None:
+    """The repository has what the profile serves. Raises PreflightError."""
+    profile = profile_named(settings.profile)
+    missing = list(missing_files(settings.repository, profile))
+    if missing:
+        raise PreflightError(
+            f"{settings.repository} lacks {', '.join(missing)} for the profile "
+            f"{settings.profile!r}; fill it with: {EXPORT}"
+        )
+
+
+def missing_files(repository: Path, profile: contract.Profile) -> Iterator[str]:
+    """What Triton would look for and not find, relative to the repository."""
+    artifacts = {
+        contract.PREPROCESS.name: "model.py",
+        contract.CLIP_IMAGE.name: profile.artifact,
+        contract.AESTHETIC_HEADS.name: contract.DEFAULT_PROFILE.artifact,
+    }
+    for model in contract.MODELS:
+        wanted = [f"{model.name}/config.pbtxt"]
+        if model.name in artifacts:
+            wanted.append(f"{model.name}/1/{artifacts[model.name]}")
+        if model is contract.CLIP_IMAGE and profile.name:
+            wanted.append(f"{model.name}/configs/{profile.name}.pbtxt")
+        yield from (path for path in wanted if not (repository / path).is_file())
+
+
+def check_machine(settings: Settings, machine: Machine) -> None:
+    """The machine has what the profile needs. Raises PreflightError."""
+    profile = profile_named(settings.profile)
+    if profile is contract.DEFAULT_PROFILE:
+        return
+    if not machine.gpus:
+        raise PreflightError(
+            f"the profile {settings.profile!r} needs a GPU and none is visible here: start the "
+            "container with `--gpus all`, or set AESTHETIC_PROFILE=default to serve on the CPU"
+        )
+    if profile.backend == "tensorrt":
+        folder = settings.repository / contract.CLIP_IMAGE.name / "1"
+        if problem := plan_problem(engine_facts(read_provenance(folder)), machine):
+            raise PreflightError(problem)
+
+
+def plan_problem(built: Mapping[str, Any], machine: Machine) -> str | None:
+    """Why this machine cannot run the plan; None where nothing speaks against it.
+
+    A plan fits one TensorRT version and one compute capability. `built` without them is not judged.
+    """
+    here = sorted({gpu.compute_capability for gpu in machine.gpus})
+    reasons = []
+    capability = built.get("compute_capability")
+    if capability is not None and here and str(capability) not in here:
+        gpus = ", ".join(sorted({gpu.name for gpu in machine.gpus}))
+        reasons.append(
+            f"for compute capability {capability}, and this machine has {', '.join(here)} ({gpus})"
+        )
+    version = built.get("tensorrt")
+    if version is not None and machine.tensorrt is not None:
+        there = ".".join(str(version).split(".")[:3])
+        if there != machine.tensorrt:
+            reasons.append(f"by TensorRT {there}, and this container has {machine.tensorrt}")
+    if not reasons:
+        return None
+    return f"the TensorRT plan was built {' and '.join(reasons)}; build it anew with: {EXPORT}"
+
+
+def engine_facts(known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of clip_image's provenance that speaks of the plan, {} where it has none."""
+    plan = known.get(contract.TENSORRT.artifact, known.get("plan", {}))
+    return plan if isinstance(plan, Mapping) else {}
+
+
+def read_provenance(folder: Path) -> Mapping[str, Any]:
+    """The provenance beside an artifact; {} where there is none."""
+    try:
+        found = json.loads((folder / PROVENANCE_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def check_tls(settings: Settings) -> None:
+    """The certificate and its key are there and readable. Raises PreflightError."""
+    if settings.tls_dir is None:
+        return
+    for name in TLS_FILES.values():
+        if not os.access(settings.tls_dir / name, os.R_OK):
+            raise PreflightError(f"AESTHETIC_TLS_DIR: cannot read {settings.tls_dir / name}")
+
+
+def warnings(settings: Settings, shared_memory: Path = SHARED_MEMORY) -> Iterator[str]:
+    """What does not stop the server, but whoever runs it should know."""
+    for model in (contract.CLIP_IMAGE.name, contract.AESTHETIC_HEADS.name):
+        known = read_provenance(settings.repository / model / "1")
+        if contract.SEEDED_WEIGHTS in str(known.get("weights", "")):
+            yield f"{model} has weights: {contract.SEEDED_WEIGHTS}"
+    if settings.admin_key is None:
+        yield "no AESTHETIC_ADMIN_KEY: the administrators' protocols are closed to everybody"
+    if settings.tls_dir is None:
+        yield "no AESTHETIC_TLS_DIR: gRPC is not encrypted; keep it inside a trusted network"
+    if shared_memory.is_dir():
+        status = os.statvfs(shared_memory)
+        size = status.f_blocks * status.f_frsize
+        if size < SHARED_MEMORY_BYTES:
+            yield (
+                f"{shared_memory} has {size // 2**20} MiB: large images may fail; start the "
+                "container with `--shm-size=1g`"
+            )
