@@ -38,9 +38,9 @@ export: $(VENV)/.demo
 serve: $(VENV)/.demo
 	$(BIN)/aesthetic serve $(SERVE_ARGS)
 
-bench: $(VENV)/.test $(PHOTOS)/.made
+bench: $(VENV)/.test
 	$(BIN)/aesthetic export --weights auto --if-missing
-	$(BIN)/python benchmarks/serving.py --images $(PHOTOS) $(BENCH_ARGS)
+	$(BIN)/python benchmarks/serving.py $(if $(IMAGES),--images $(IMAGES)) $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build

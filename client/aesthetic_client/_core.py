@@ -111,9 +111,10 @@ def merge(
 
 def located(error: AestheticError, position: str) -> AestheticError:
     """The same error, about one item."""
-    error = copy.copy(error)
-    error.position = position
-    return error
+    about = copy.copy(error)
+    about.position = position
+    about.__cause__ = error.__cause__
+    return about
 
 
 def grouped(images: Iterable[ImageSource], size: int) -> Iterator[Group]:

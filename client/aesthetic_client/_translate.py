@@ -45,9 +45,15 @@ STATUS = {
 
 
 def translate(error: BaseException, url: str) -> AestheticError:
-    """Our error for one of the transports'. Errors of ours pass unchanged."""
+    """Our error for one of the transports', which it has as its cause. Ours pass unchanged."""
     if isinstance(error, AestheticError):
         return error
+    translated = _translated(error, url)
+    translated.__cause__ = error
+    return translated
+
+
+def _translated(error: BaseException, url: str) -> AestheticError:
     if isinstance(error, InferenceServerException):
         return _from_server(error, url)
     if isinstance(error, TimeoutError | asyncio.TimeoutError):

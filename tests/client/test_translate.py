@@ -63,6 +63,7 @@ def test_server_answers(status: str | None, message: str, kind: type[AestheticEr
 def test_transport_failures(raised: Exception, kind: type[AestheticError]) -> None:
     error = translate(raised, "http://host:8000")
     assert type(error) is kind and "http://host:8000" in str(error)
+    assert error.__cause__ is raised
 
 
 def test_errors_are_the_builtin_ones_too_and_survive_copies() -> None:
