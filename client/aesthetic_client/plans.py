@@ -93,16 +93,17 @@ def check_plan(provenance: Mapping[str, Any], machine: Machine, *, rebuild: str 
         )
 
 
-def check_repository(repository: Path, machine: Machine, *, rebuild: str = REBUILD) -> None:
+def check_repository(repository: Path, machine: Machine, *, rebuild: str | None = None) -> None:
     """The plan of a model repository: there, whole, of the ONNX file beside it, and for `machine`.
 
-    Reads file sizes and JSON only. Raises PlanError.
+    Reads file sizes and JSON only. `rebuild` is the command to name, by default ours with this
+    repository. Raises PlanError.
     """
+    rebuild = rebuild or f"{REBUILD} --repository {repository}"
     folder = repository / contract.CLIP_IMAGE.name / "1"
     plan = folder / contract.TENSORRT.artifact
     if not plan.is_file():
-        raise PlanError(f"{plan} is not there; build it: {rebuild} --repository {repository}")
-    rebuild = f"{rebuild} --repository {repository}"
+        raise PlanError(f"{plan} is not there; build it: {rebuild}")
     built = _read(folder / PROVENANCE_FILE)
     check_plan(built, machine, rebuild=rebuild)
     size = plan.stat().st_size
@@ -132,9 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Does the TensorRT plan of a model repository fit this machine?",
     )
     parser.add_argument("repository", type=Path, help="the model repository that Triton serves")
-    parser.add_argument(
-        "--rebuild", default=REBUILD, help="the command to name in a refusal (default: %(default)s)"
-    )
+    parser.add_argument("--rebuild", help=f"the command to name in a refusal (default: {REBUILD})")
     parsed = parser.parse_args(arguments)
     machine = this_machine()
     try:

@@ -139,7 +139,7 @@ def test_the_command_exits_with_0_or_2_and_the_sentence(repository, tmp_path, mo
     assert plans.main([str(repository), "--rebuild", "make plan"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.endswith(f"build it where it serves: make plan --repository {repository}\n")
+    assert printed.err.endswith(f"build it where it serves: make plan\n")
 
 
 def test_it_runs_as_a_module_and_imports_the_standard_library_alone(repository):
@@ -153,7 +153,6 @@ def test_it_runs_as_a_module_and_imports_the_standard_library_alone(repository):
     assert (done.returncode, done.stdout) == (2, "")
     assert "no GPU is visible here" in done.stderr
     assert "Traceback" not in done.stderr
-    source = Path(plans.__file__).read_text()
     code = (
         "import sys, types\n"
         "package = types.ModuleType('aesthetic_client')\n"  # without its __init__
@@ -164,4 +163,3 @@ def test_it_runs_as_a_module_and_imports_the_standard_library_alone(repository):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-    assert "import numpy" not in source
