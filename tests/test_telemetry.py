@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from aesthetic_serve.launcher import environment
 from aesthetic_serve.preflight import locate_server
 
