@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TextIO, TypeVar
 
 T = TypeVar("T")
+PADDING = 3  # columns of a terminal between two columns of a table
 
 
 def status(message: str) -> AbstractContextManager[object]:
@@ -53,6 +54,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], file: Tex
     try:
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
     except ImportError:
         _print_plain(columns, rows, file)
@@ -62,12 +64,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], file: Tex
         _print_plain(columns, rows, file)
         return
     table = Table(box=SIMPLE_HEAD)
-    for name in columns[:-1]:
-        table.add_column(name, justify="right", no_wrap=True)
+    widest = [max(len(row[at]) for row in rows) for at in range(len(columns) - 1)] if rows else []
+    # Two thirds of the width for the numbers, which stay whole; long names above them are folded.
+    room = console.width * 2 // 3 // max(1, len(widest)) - PADDING
+    for name, width in zip(columns, widest, strict=False):
+        table.add_column(
+            name, justify="right", overflow="fold", min_width=width, max_width=max(width, room)
+        )
     table.add_column(columns[-1], overflow="fold")
     for row in rows:
-        from rich.markup import escape
-
         table.add_row(*map(escape, row))
     console.print(table)
 
