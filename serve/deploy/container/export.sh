@@ -6,17 +6,19 @@ set -euo pipefail
 repository=${AESTHETIC_REPOSITORY:-/models}
 profile=${AESTHETIC_PROFILE:-tensorrt}
 
-aesthetic export --repository "$repository" "$@"
 case $profile in
-  default) ;;
-  onnx-cuda) aesthetic export --repository "$repository" --precision fp16 "$@" ;;
-  # Built by the TensorRT that serves it, on the GPU that serves it: a plan fits no other.
-  tensorrt)
-    aesthetic export --repository "$repository" --precision fp16 "$@"
-    aesthetic export --repository "$repository" --target tensorrt "$@"
-    ;;
+  default | onnx-cuda | tensorrt) ;;
   *)
     echo "AESTHETIC_PROFILE is '$profile'; known are default, onnx-cuda, tensorrt" >&2
     exit 1
     ;;
 esac
+
+aesthetic export --repository "$repository" "$@"
+if [ "$profile" != default ]; then
+  aesthetic export --repository "$repository" --precision fp16 "$@"
+fi
+if [ "$profile" = tensorrt ]; then
+  # Built by the TensorRT that serves it, on the GPU that serves it: a plan fits no other.
+  aesthetic export --repository "$repository" --target tensorrt "$@"
+fi

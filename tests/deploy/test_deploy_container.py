@@ -1,0 +1,193 @@
+"""The container's entrypoint: settings, flags, preflight."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aesthetic_container import __main__ as entrypoint
+from aesthetic_container import preflight
+from aesthetic_container.flags import ADMIN_PROTOCOLS, triton_flags
+from aesthetic_container.machine import Gpu, Machine, this_machine
+from aesthetic_container.settings import Settings, SettingsError, settings_from
+
+from aesthetic_client import contract
+
+L4 = Machine((Gpu("NVIDIA L4", "8.9"),), "11.4.0")
+CPU = Machine()
+
+
+@pytest.fixture(params=[profile.name or "default" for profile in contract.PROFILES])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """A complete repository for each profile; artifacts are empty files."""
+    profile = preflight.profile_named(request.param)
+    for path in preflight.missing_files(tmp_path, profile):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    return Settings(repository=tmp_path, profile=request.param, admin_key="k")
+
+
+def refusal(settings: Settings, machine: Machine = L4) -> str:
+    with pytest.raises(preflight.PreflightError) as caught:
+        preflight.check_files(settings)
+        preflight.check_machine(settings, machine)
+        preflight.check_tls(settings)
+    return str(caught.value)
+
+
+def write_provenance(settings: Settings, known: dict[str, Any]) -> None:
+    folder = settings.repository / "clip_image" / "1"
+    (folder / preflight.PROVENANCE_FILE).write_text(json.dumps(known))
+
+
+def test_nothing_set_is_the_documented_default() -> None:
+    assert settings_from({}) == settings_from({"AESTHETIC_PROFILE": " "}) == Settings()
+    assert Settings().profile == contract.TENSORRT.name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PROFILE", "tensorrt --model-control-mode=explicit"),
+        ("ADMIN_KEY", "a:b=c"),
+        ("ALLOW_CLIENT_SHM", "perhaps"),
+        ("HTTP_MAX_INPUT_BYTES", "-1"),
+        ("HTTP_MAX_INPUT_BYTES", "64M"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"AESTHETIC_{name}"):
+        settings_from({f"AESTHETIC_{name}": value})
+
+
+def test_the_flags_close_what_a_caller_never_needs() -> None:
+    flags = triton_flags(Settings(admin_key="sesame"))
+    group = "shared-memory,model-repository,statistics,trace,logging:aesthetic-admin-key=sesame"
+    assert group.split(":")[0] == ",".join(ADMIN_PROTOCOLS)
+    for flag in (
+        f"--grpc-restricted-protocol={group}",
+        f"--http-restricted-api={group}",
+        "--model-control-mode=none",
+        "--allow-client-shm=false",
+        "--http-max-input-size=67108864",
+        "--allow-sagemaker=false",
+        "--allow-vertex-ai=false",
+        "--model-config-name=tensorrt",
+    ):
+        assert flag in flags
+
+
+def test_without_a_key_nobody_can_guess_one() -> None:
+    keys = {flag for _ in range(2) for flag in triton_flags(Settings()) if "grpc-restr" in flag}
+    assert len(keys) == 2
+    assert all(len(key.rsplit("=", 1)[1]) == 64 for key in keys)
+
+
+def test_the_default_profile_names_no_config() -> None:
+    flags = triton_flags(Settings(profile="default"))
+    assert not [flag for flag in flags if "config-name" in flag]
+
+
+def test_a_certificate_turns_tls_on(tmp_path: Path) -> None:
+    settings = Settings(tls_dir=tmp_path)
+    assert "--grpc-use-ssl=true" in triton_flags(settings)
+    (tmp_path / "ca.crt").touch()
+    flags = triton_flags(settings)
+    assert "--grpc-use-ssl-mutual=true" in flags
+    assert f"--grpc-root-cert={tmp_path / 'ca.crt'}" in flags
+    assert f"--grpc-server-key={tmp_path / 'tls.key'}" in flags
+
+
+def test_a_complete_repository_is_served(served: Settings) -> None:
+    preflight.check_files(served)
+    preflight.check_machine(served, L4)
+
+
+def test_each_missing_file_is_named_with_the_cure(served: Settings) -> None:
+    profile = preflight.profile_named(served.profile)
+    shutil.rmtree(served.repository / "clip_image")
+    message = refusal(served)
+    assert f"clip_image/1/{profile.artifact}" in message and preflight.EXPORT in message
+    if profile.name:
+        assert f"clip_image/configs/{profile.name}.pbtxt" in message
+
+
+def test_an_unknown_profile_lists_the_known() -> None:
+    assert "known are default, onnx-cuda, tensorrt" in refusal(Settings(profile="cuda"))
+
+
+def test_a_gpu_profile_needs_a_gpu(served: Settings) -> None:
+    if served.profile == "default":
+        preflight.check_machine(served, CPU)
+    else:
+        assert "AESTHETIC_PROFILE=default" in refusal(served, CPU)
+
+
+def test_a_plan_of_another_machine_is_refused() -> None:
+    built = {"tensorrt": "11.4.0.106", "compute_capability": "8.9"}
+    assert preflight.plan_problem(built, L4) is None
+    assert preflight.plan_problem({}, L4) is None  # says nothing: Triton will judge
+    other = preflight.plan_problem(built, Machine((Gpu("NVIDIA H100", "9.0"),), "11.4.0"))
+    assert other is not None and "9.0 (NVIDIA H100)" in other and preflight.EXPORT in other
+    newer = preflight.plan_problem(built, Machine(L4.gpus, "11.5.0"))
+    assert newer == (
+        "the TensorRT plan was built by TensorRT 11.4.0, and this container has 11.5.0; "
+        f"build it anew with: {preflight.EXPORT}"
+    )
+
+
+def test_tls_files_must_be_there(served: Settings, tmp_path: Path) -> None:
+    message = refusal(Settings(served.repository, served.profile, tls_dir=tmp_path / "none"))
+    assert "AESTHETIC_TLS_DIR" in message and "tls.crt" in message
+
+
+def test_meaningless_weights_are_said(served: Settings) -> None:
+    write_provenance(served, {"weights": contract.SEEDED_WEIGHTS})
+    found = list(preflight.warnings(served, served.repository / "no-such-folder"))
+    assert found[0] == f"clip_image has weights: {contract.SEEDED_WEIGHTS}"
+    assert len(found) == 2 and "not encrypted" in found[1]
+
+
+def test_serve_becomes_triton(served: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(entrypoint, "this_machine", lambda: L4)
+    monkeypatch.setattr("os.execvp", lambda file, command: called.append(command))
+    monkeypatch.setenv("AESTHETIC_REPOSITORY", str(served.repository))
+    monkeypatch.setenv("AESTHETIC_PROFILE", served.profile)
+    assert entrypoint.main(["serve", "--http-port=8080"]) == 0
+    (command,) = called
+    assert command[0] == "tritonserver" and command[-1] == "--http-port=8080"
+    assert f"--model-repository={served.repository}" in command
+
+
+def test_waiting_for_the_export_job(served: Settings) -> None:
+    config = served.repository / "aesthetic" / "config.pbtxt"
+    config.unlink()
+    with pytest.raises(preflight.PreflightError):
+        entrypoint.wait_for_files(served, 0)
+    entrypoint.wait_for_files(served, 60, sleep=lambda s: config.touch())
+
+
+def test_a_refusal_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AESTHETIC_REPOSITORY", str(tmp_path))
+    assert entrypoint.main(["check"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_machine_is_read_from_what_nvidia_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA L4, 8.9'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name in ("libnvinfer.so.11", "libnvinfer.so.11.4.0"):
+        (tmp_path / name).touch()
+    assert this_machine([tmp_path]) == L4
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert this_machine([]) == CPU
