@@ -3,55 +3,33 @@
 from __future__ import annotations
 
 import io
-import re
 import struct
-from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
 from PIL import Image
+from repository_configs import (
+    COMPOSING,
+    ENSEMBLES,
+    SOURCE,
+    check_batching,
+    check_contract,
+    check_style,
+    check_warmup,
+    check_wiring,
+    config_of,
+    parsed,
+    path_of,
+)
 from tritonclient.grpc import model_config_pb2
 
 from aesthetic_client import contract
-from aesthetic_client.contract import MODELS, Model, Tensor
+from aesthetic_client.contract import MODELS, Model
 from aesthetic_client.pixels import DEFAULT_OPTIONS, PixelOptions
-
-SOURCE = Path(__file__).parents[2] / "model_repository"
-TRITON_TYPES = {"BYTES": "TYPE_STRING", "UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32"}
-FIELD_ORDER = (
-    *("name", "backend", "platform", "max_batch_size", "input", "output"),
-    *("ensemble_scheduling", "instance_group", "dynamic_batching", "model_warmup", "parameters"),
-)
-COMPOSING = [model for model in MODELS if not model.steps]
-ENSEMBLES = [model for model in MODELS if model.steps]
-
-
-def text_of(model: Model) -> str:
-    return (SOURCE / model.name / "config.pbtxt").read_text()
-
-
-def config_of(model: Model) -> model_config_pb2.ModelConfig:
-    return text_format.Parse(text_of(model), model_config_pb2.ModelConfig())
-
-
-def tensors(fields: object) -> list[Tensor]:
-    names = {value: key for key, value in TRITON_TYPES.items()}
-    return [
-        Tensor(
-            field.name,
-            names[model_config_pb2.DataType.Name(field.data_type)],
-            tuple(field.dims),
-        )
-        for field in fields
-    ]
-
-
-def named(model: str) -> Model:
-    return contract.model_named(model)
 
 
 def test_the_repository_holds_the_contracts_models_and_no_others() -> None:
-    folders = {path.name for path in SOURCE.iterdir() if path.is_dir()}
+    folders = {path.parent.name for path in SOURCE.glob("*/config.pbtxt")}
     assert folders == {model.name for model in MODELS}
     for model in MODELS:
         assert (SOURCE / model.name / "1").is_dir(), "Triton wants a version folder"
@@ -59,39 +37,23 @@ def test_the_repository_holds_the_contracts_models_and_no_others() -> None:
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_config_equals_the_contract(model: Model) -> None:
-    config = config_of(model)
-    assert config.name == model.name
-    assert config.max_batch_size == model.max_batch
-    assert tensors(config.input) == list(model.inputs)
-    assert tensors(config.output) == list(model.outputs)
+    check_contract(path_of(model).read_text(), model, model.max_batch)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_configs_read_the_same_way(model: Model) -> None:
-    text = text_of(model)
-    assert text.startswith("# "), "each config begins with what the model is for"
-    fields = list(dict.fromkeys(re.findall(r"^(\w+)", text, re.MULTILINE)))
-    assert fields == [name for name in FIELD_ORDER if name in fields]
-    assert max(len(line) for line in text.splitlines() if line.startswith("#")) <= 100
+    check_style(path_of(model).read_text())
 
 
 @pytest.mark.parametrize("model", COMPOSING, ids=lambda model: model.name)
 def test_composing_models_batch_and_warm_up(model: Model) -> None:
     config = config_of(model)
-    assert config.HasField("dynamic_batching")
-    # A queue policy or priority makes some requests wait 500 ms; none by default.
-    batching = config.dynamic_batching
-    assert not batching.HasField("default_queue_policy") and not batching.priority_levels
+    check_batching(config)
+    assert check_warmup(config, model) == [1]
     assert [group.count for group in config.instance_group] in ([1], [2])
     # Both CPU and GPU machines must load it.
     kind = model_config_pb2.ModelInstanceGroup.Kind.KIND_AUTO
     assert all(group.kind == kind for group in config.instance_group)
-    (warmup,) = config.model_warmup
-    assert warmup.batch_size == 1
-    for tensor in model.inputs:
-        sample = warmup.inputs[tensor.name]
-        assert model_config_pb2.DataType.Name(sample.data_type) == TRITON_TYPES[tensor.dtype]
-        assert tuple(sample.dims) == tensor.dims
 
 
 def test_preprocess_warms_up_with_a_real_image() -> None:
@@ -112,22 +74,8 @@ def test_preprocess_states_the_default_limits() -> None:
 
 @pytest.mark.parametrize("model", ENSEMBLES, ids=lambda model: model.name)
 def test_ensemble_is_wired(model: Model) -> None:
-    """Every step's inputs exist by then, under one name, with the same dtype and dims."""
-    config = config_of(model)
-    steps = config.ensemble_scheduling.step
-    assert tuple(step.model_name for step in steps) == model.steps
-    assert not config.instance_group and not config.model_warmup
-    known = {tensor.name: tensor for tensor in model.inputs}
-    for step in steps:
-        composing = named(step.model_name)
-        assert model.max_batch <= composing.max_batch
-        assert dict(step.input_map) == {item.name: item.name for item in composing.inputs}
-        assert dict(step.output_map) == {item.name: item.name for item in composing.outputs}
-        for tensor in composing.inputs:
-            assert known[tensor.name] == tensor
-        known |= {tensor.name: tensor for tensor in composing.outputs}
-    for tensor in model.outputs:
-        assert known[tensor.name] == tensor
+    check_wiring(config_of(model), model, {part.name: part for part in COMPOSING})
+    assert all(model.max_batch <= contract.model_named(step).max_batch for step in model.steps)
 
 
 @pytest.mark.parametrize(
@@ -139,16 +87,21 @@ def test_ensemble_is_wired(model: Model) -> None:
         ("max_batch_size: 8", "max_batch_size: 9"),
     ],
 )
-def test_planted_faults_are_caught(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = text_of(contract.CLIP_IMAGE)
+def test_planted_faults_are_caught(old: str, new: str) -> None:
+    text = path_of(contract.CLIP_IMAGE).read_text()
     assert old in text
-    monkeypatch.setitem(globals(), "text_of", lambda _: text.replace(old, new, 1))
     with pytest.raises(AssertionError):
-        test_config_equals_the_contract(contract.CLIP_IMAGE)
+        check_contract(text.replace(old, new, 1), contract.CLIP_IMAGE, 8)
 
 
-def test_a_misspelt_field_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = text_of(contract.CLIP_IMAGE).replace("dynamic_batching", "dynamic_batchin")
-    monkeypatch.setitem(globals(), "text_of", lambda _: text)
+def test_a_misspelt_field_is_caught() -> None:
+    text = path_of(contract.CLIP_IMAGE).read_text()
     with pytest.raises(text_format.ParseError):
-        config_of(contract.CLIP_IMAGE)
+        parsed(text.replace("dynamic_batching", "dynamic_batchin"))
+
+
+def test_a_planted_fault_in_an_ensemble_is_caught() -> None:
+    config = config_of(contract.AESTHETIC)
+    config.ensemble_scheduling.step[1].input_map["pixels"] = "image"
+    with pytest.raises(AssertionError):
+        check_wiring(config, contract.AESTHETIC, {part.name: part for part in COMPOSING})

@@ -1,0 +1,248 @@
+"""The GPU profiles, `--model-config-name`: what can be known of them without a GPU."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from repository_configs import (
+    COMPOSING,
+    ENSEMBLES,
+    SOURCE,
+    check_batching,
+    check_contract,
+    check_style,
+    check_warmup,
+    config_of,
+    parsed,
+    path_of,
+)
+from tritonclient.grpc import model_config_pb2
+
+from aesthetic_client import Client, contract
+from aesthetic_client.contract import (
+    CLIP_IMAGE,
+    DEFAULT_PROFILE,
+    MODELS,
+    ONNX_CUDA,
+    PROFILES,
+    TENSORRT,
+    Model,
+    Profile,
+)
+
+GPU_PROFILES = [profile for profile in PROFILES if profile.name]
+KIND = model_config_pb2.ModelInstanceGroup.Kind
+BACKENDS_OWN_ARTIFACT = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
+# The C++ backend reads these from `parameters` last of all, and writes its defaults where they are
+# not there: named as accelerator options they would be overwritten in silence.
+CUDA_PARAMETERS = {
+    "cudnn_conv_algo_search": {"0", "1", "2"},  # exhaustive, heuristic, default
+    "arena_extend_strategy": {"0", "1"},  # next power of two, same as requested
+    "do_copy_in_default_stream": {"0", "1"},
+    "gpu_mem_limit": set(),
+}
+# What else ONNX Runtime's CUDA provider knows; it refuses to load with any other name.
+CUDA_OPTIONS = {"use_tf32", "cudnn_conv_use_max_workspace", "use_ep_level_unified_stream"}
+
+
+def max_batch(model: Model, profile: Profile) -> int:
+    return profile.max_batch if model == CLIP_IMAGE else model.max_batch
+
+
+def cuda_options(config: model_config_pb2.ModelConfig) -> dict[str, str]:
+    accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert [accelerator.name for accelerator in accelerators] == ["cuda"]
+    return dict(accelerators[0].parameters)
+
+
+def check_graphs(text: str) -> None:
+    """Each size that has a CUDA graph is warmed up, and so is the largest batch."""
+    config = parsed(text)
+    cuda = config.optimization.cuda
+    assert cuda.graphs
+    captured = [spec.batch_size for spec in cuda.graph_spec]
+    assert captured == sorted(set(captured)) and captured[0] == 1
+    assert captured[-1] <= config.max_batch_size
+    # Without shapes and bounds of its own, a graph is for exactly its batch size.
+    assert all(
+        not spec.input and not spec.HasField("graph_lower_bound") for spec in cuda.graph_spec
+    )
+    assert check_warmup(config, CLIP_IMAGE) == [*captured, config.max_batch_size]
+    assert not config.dynamic_batching.preferred_batch_size, "the graphs are declared"
+
+
+def check_cuda_options(text: str) -> None:
+    config = parsed(text)
+    options = cuda_options(config)
+    assert set(options) <= CUDA_OPTIONS
+    assert options["use_tf32"] == "0"
+    for key, values in CUDA_PARAMETERS.items():
+        if key in config.parameters and values:
+            assert config.parameters[key].string_value in values
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name or "default")
+def test_each_profile_has_every_model_as_the_contract_says(model: Model, profile: Profile) -> None:
+    text = path_of(model, profile).read_text()
+    check_contract(text, model, max_batch(model, profile))
+    check_style(text)
+    if not model.steps:
+        check_batching(parsed(text))
+        assert 1 in check_warmup(parsed(text), model)
+
+
+def test_there_is_no_config_of_an_unknown_profile() -> None:
+    """Triton falls back to config.pbtxt in silence, so a misspelt name would go unnoticed."""
+    names = {profile.name for profile in GPU_PROFILES}
+    for path in SOURCE.rglob("configs/*"):
+        assert path.suffix == ".pbtxt" and path.stem in names
+    assert {path.stem for path in (SOURCE / CLIP_IMAGE.name / "configs").iterdir()} == names
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name or "default")
+def test_a_profile_serves_its_artifact_with_its_backend(profile: Profile) -> None:
+    config = config_of(CLIP_IMAGE, profile)
+    assert config.backend == profile.backend
+    file = config.default_model_filename or BACKENDS_OWN_ARTIFACT[config.backend]
+    assert file == profile.artifact
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name or "default")
+@pytest.mark.parametrize("model", ENSEMBLES, ids=lambda model: model.name)
+def test_no_ensembles_batch_exceeds_a_steps(model: Model, profile: Profile) -> None:
+    largest = config_of(model, profile).max_batch_size
+    for step in model.steps:
+        assert largest <= config_of(contract.model_named(step), profile).max_batch_size
+
+
+@pytest.mark.parametrize("profile", GPU_PROFILES, ids=lambda profile: profile.name)
+def test_the_tower_asks_for_a_gpu_and_preprocessing_for_the_cpu(profile: Profile) -> None:
+    (tower,) = config_of(CLIP_IMAGE, profile).instance_group
+    assert tower.kind == KIND.KIND_GPU and tower.count == {"tensorrt": 2}.get(profile.backend, 1)
+    (decoder,) = config_of(contract.PREPROCESS, profile).instance_group
+    assert decoder.kind == KIND.KIND_CPU and decoder.count > 2
+
+
+@pytest.mark.parametrize("profile", GPU_PROFILES, ids=lambda profile: profile.name)
+def test_preprocessing_differs_only_in_its_processes(profile: Profile) -> None:
+    """The same limits, the same pixels: a profile must not change a score's meaning."""
+    configs = [config_of(contract.PREPROCESS, each) for each in (DEFAULT_PROFILE, profile)]
+    assert configs[0] != configs[1]
+    for config in configs:
+        config.ClearField("instance_group")
+    assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name or "default")
+@pytest.mark.parametrize("model", COMPOSING, ids=lambda model: model.name)
+def test_fp32_is_fp32_on_a_gpu_too(model: Model, profile: Profile) -> None:
+    """ONNX Runtime's CUDA provider multiplies fp32 in TF32 unless told otherwise."""
+    config = config_of(model, profile)
+    if config.backend == "onnxruntime":
+        check_cuda_options(path_of(model, profile).read_text())
+
+
+def test_onnx_cuda_sets_each_option_on_purpose() -> None:
+    config = config_of(CLIP_IMAGE, ONNX_CUDA)
+    assert {key: value.string_value for key, value in config.parameters.items()} == {
+        "cudnn_conv_algo_search": "1",
+        "arena_extend_strategy": "1",
+        "do_copy_in_default_stream": "1",
+        "intra_op_thread_count": "1",
+    }
+    assert config.optimization.HasField("graph") and config.optimization.graph.level == 0
+    sizes = check_warmup(config, CLIP_IMAGE)
+    assert sizes == sorted(sizes, reverse=True), "the arena grows once, for the largest batch"
+    assert sizes[0] == config.max_batch_size and contract.MAX_IMAGE_BATCH in sizes
+
+
+def test_tensorrt_warms_up_each_graph() -> None:
+    text = path_of(CLIP_IMAGE, TENSORRT).read_text()
+    check_graphs(text)
+    captured = {spec.batch_size for spec in parsed(text).optimization.cuda.graph_spec}
+    assert captured == set(range(1, contract.MAX_IMAGE_BATCH + 1))
+
+
+@pytest.mark.parametrize(
+    ("profile", "check", "old", "new"),
+    [
+        (TENSORRT, check_graphs, "      { batch_size: 3 },\n", ""),
+        (TENSORRT, check_graphs, "batch_size: 128\n    inputs", "batch_size: 64\n    inputs"),
+        (TENSORRT, check_graphs, "{ batch_size: 8 }", "{ batch_size: 256 }"),
+        (TENSORRT, check_graphs, "graphs: true", "graphs: false"),
+        (
+            TENSORRT,
+            lambda text: check_batching(parsed(text)),
+            "dynamic_batching {",
+            "dynamic_batching { preferred_batch_size: [ 256 ]",
+        ),
+        (
+            ONNX_CUDA,
+            lambda text: check_batching(parsed(text)),
+            "dynamic_batching {",
+            "dynamic_batching { default_queue_policy { max_queue_size: 64 }",
+        ),
+        (ONNX_CUDA, check_cuda_options, '"use_tf32" value: "0"', '"use_tf32" value: "1"'),
+        (ONNX_CUDA, check_cuda_options, "cudnn_conv_use_max_workspace", "arena_extend_strategy"),
+        (
+            ONNX_CUDA,
+            check_cuda_options,
+            '"cudnn_conv_algo_search" value { string_value: "1"',
+            '"cudnn_conv_algo_search" value { string_value: "HEURISTIC"',
+        ),
+    ],
+)
+def test_planted_faults_are_caught(
+    profile: Profile, check: Callable[[str], None], old: str, new: str
+) -> None:
+    text = path_of(CLIP_IMAGE, profile).read_text()
+    check(text)
+    assert old in text
+    with pytest.raises(AssertionError):
+        check(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("profile", GPU_PROFILES, ids=lambda profile: profile.name)
+def test_a_planted_fault_in_the_largest_batch_is_caught(profile: Profile) -> None:
+    text = path_of(CLIP_IMAGE, profile).read_text()
+    with pytest.raises(AssertionError):
+        check_contract(text.replace("size: 128", "size: 64", 1), CLIP_IMAGE, profile.max_batch)
+
+
+@pytest.mark.triton
+def test_without_a_gpu_a_profile_is_refused_by_name(tiny_repository: Path) -> None:
+    from aesthetic_serve import EmbeddedServer
+    from aesthetic_serve.errors import ServeError
+
+    with pytest.raises(ServeError, match="KIND_GPU but no GPUs are available"):
+        EmbeddedServer(tiny_repository, config_name=ONNX_CUDA.name).start()
+
+
+@pytest.mark.triton
+def test_onnx_cuda_serves_but_for_the_gpu(
+    tiny_repository: Path, tmp_path: Path, photographs: list[Path]
+) -> None:
+    """With its KIND_GPU taken out, Triton takes every other line, and warms up at 128."""
+    from aesthetic_serve import EmbeddedServer
+
+    copy = shutil.copytree(tiny_repository, tmp_path / "repository")
+    version = copy / CLIP_IMAGE.name / "1"
+    # The data file keeps its name: the ONNX file refers to it.
+    (version / DEFAULT_PROFILE.artifact).rename(version / ONNX_CUDA.artifact)
+    config = copy / CLIP_IMAGE.name / "configs" / f"{ONNX_CUDA.name}.pbtxt"
+    config.write_text(config.read_text().replace("kind: KIND_GPU ", ""))
+    decoder = copy / contract.PREPROCESS.name / "configs" / f"{ONNX_CUDA.name}.pbtxt"
+    decoder.write_text(re.sub(r"count: \d+", "count: 1", decoder.read_text()))
+    scores = {}
+    for repository, name in ((tiny_repository, None), (copy, ONNX_CUDA.name)):
+        with (
+            EmbeddedServer(repository, start_timeout_s=60, config_name=name) as server,
+            Client(server.grpc_url) as client,
+        ):
+            scores[name] = [result.score for result in client.score_many(photographs[:4])]
+    assert scores[ONNX_CUDA.name] == pytest.approx(scores[None], abs=1e-4)
