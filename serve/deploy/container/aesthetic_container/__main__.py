@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from aesthetic_client.plans import this_machine
 from aesthetic_container import canary, flags, preflight
-from aesthetic_container.machine import this_machine
 from aesthetic_container.settings import Settings, SettingsError, settings_from
 
 PROGRAM = "tritonserver"

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aesthetic_client import contract
+from aesthetic_client import contract, plans
 from aesthetic_container.flags import TLS_FILES
-from aesthetic_container.machine import Machine
 from aesthetic_container.settings import PLAIN_PROFILE, Settings
 
 EXPORT = "docker compose -f serve/deploy/compose.yaml run --rm export"
@@ -63,7 +62,7 @@ def missing_files(repository: Path, profile: contract.Profile) -> Iterator[str]:
         yield from (path for path in wanted if not (repository / path).is_file())
 
 
-def check_machine(settings: Settings, machine: Machine) -> None:
+def check_machine(settings: Settings, machine: plans.Machine) -> None:
     """The machine has what the profile needs. Raises PreflightError."""
     profile = profile_named(settings.profile)
     if profile is contract.DEFAULT_PROFILE:
@@ -74,38 +73,10 @@ def check_machine(settings: Settings, machine: Machine) -> None:
             "container with `--gpus all`, or set AESTHETIC_PROFILE=default to serve on the CPU"
         )
     if profile.backend == "tensorrt":
-        folder = settings.repository / contract.CLIP_IMAGE.name / "1"
-        if problem := plan_problem(engine_facts(read_provenance(folder)), machine):
-            raise PreflightError(problem)
-
-
-def plan_problem(built: Mapping[str, Any], machine: Machine) -> str | None:
-    """Why this machine cannot run the plan; None where nothing speaks against it.
-
-    A plan fits one TensorRT version and one compute capability. `built` without them is not judged.
-    """
-    here = sorted({gpu.compute_capability for gpu in machine.gpus})
-    reasons = []
-    capability = built.get("compute_capability")
-    if capability is not None and here and str(capability) not in here:
-        gpus = ", ".join(sorted({gpu.name for gpu in machine.gpus}))
-        reasons.append(
-            f"for compute capability {capability}, and this machine has {', '.join(here)} ({gpus})"
-        )
-    version = built.get("tensorrt")
-    if version is not None and machine.tensorrt is not None:
-        there = ".".join(str(version).split(".")[:3])
-        if there != machine.tensorrt:
-            reasons.append(f"by TensorRT {there}, and this container has {machine.tensorrt}")
-    if not reasons:
-        return None
-    return f"the TensorRT plan was built {' and '.join(reasons)}; build it anew with: {EXPORT}"
-
-
-def engine_facts(known: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of clip_image's provenance that speaks of the plan, {} where it has none."""
-    plan = known.get(contract.TENSORRT.artifact, known.get("plan", {}))
-    return plan if isinstance(plan, Mapping) else {}
+        try:
+            plans.check_repository(settings.repository, machine, rebuild=EXPORT)
+        except plans.PlanError as error:
+            raise PreflightError(str(error)) from None
 
 
 def read_provenance(folder: Path) -> Mapping[str, Any]:
