@@ -102,6 +102,25 @@ AESTHETIC_PIXELS = Model(
 )
 MODELS = (PREPROCESS, CLIP_IMAGE, AESTHETIC_HEADS, AESTHETIC, AESTHETIC_PIXELS)
 
+# --- decoding by DALI --------------------------------------------------------------------------
+
+# For machines whose GPU outruns their cores' decoding: add-ons, served beside MODELS only where
+# Triton has its DALI backend. Their sources are in model_repository/dali.
+MAX_DALI_BATCH = 64  # decoded photographs of 16 megapixels: 3 GB of GPU memory
+
+ENCODED = Tensor("encoded", "UINT8", (-1,))  # one encoded image file, as its bytes
+
+DALI_DECODE = Model("dali_decode", (ENCODED,), (PIXELS,), MAX_DALI_BATCH)
+PREPROCESS_DALI = Model("preprocess_dali", (IMAGE,), (PIXELS,), MAX_IMAGE_BATCH)
+AESTHETIC_DALI = Model(
+    "aesthetic_dali",
+    (IMAGE,),
+    (*SCORES, EMBEDDING),
+    MAX_IMAGE_BATCH,
+    steps=("preprocess_dali", "clip_image", "aesthetic_heads"),
+)
+OPTIONAL_MODELS = (DALI_DECODE, PREPROCESS_DALI, AESTHETIC_DALI)
+
 # --- profiles ----------------------------------------------------------------------------------
 
 
@@ -136,4 +155,4 @@ SEEDED_WEIGHTS = "seeded, scores are meaningless"
 
 def model_named(name: str) -> Model:
     """The contract's model of that name. Raises KeyError for another."""
-    return {model.name: model for model in MODELS}[name]
+    return {model.name: model for model in (*MODELS, *OPTIONAL_MODELS)}[name]

@@ -92,7 +92,7 @@ def prepare_pixels(data: bytes, options: PixelOptions = DEFAULT_OPTIONS) -> NDAr
 
     Of an animation, the first frame. Raises ImageError with one of IMAGE_CODES.
     """
-    with _open(data, options) as image:
+    with open_image(data, options) as image:
         return pixels_from_image(image, options)
 
 
@@ -121,7 +121,11 @@ def pixels_from_image(
         ) from None
 
 
-def _open(data: bytes, options: PixelOptions) -> Image.Image:
+def open_image(data: bytes, options: PixelOptions = DEFAULT_OPTIONS) -> Image.Image:
+    """The PIL image of a file whose header passed every check; nothing is decoded yet.
+
+    Raises ImageError with one of IMAGE_CODES.
+    """
     from PIL import Image, UnidentifiedImageError
 
     if not data:
