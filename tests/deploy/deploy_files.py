@@ -46,7 +46,7 @@ def program(name: str, package: str) -> str:
 
 def needs(module: str, package: str) -> Any:
     """A module of the `deploy-test` packages; skips where it is missing."""
-    if importlib.util.find_spec(module) is None:
+    if importlib.util.find_spec(module.split(".")[0]) is None:
         pytest.skip(f"{module} is not installed: pip install {package}")
     return importlib.import_module(module)
 
