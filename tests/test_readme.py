@@ -70,7 +70,7 @@ def test_the_heads_table_is_the_contracts() -> None:
 def test_named_files_exist() -> None:
     for name in re.findall(r"`((?:client|export|serve|tests|benchmarks)/[\w./]+)`", ARCHITECTURE):
         assert (ROOT / name).exists(), name
-    for name in re.findall(r"\]\((\w+\.md)\)", README):
+    for name in re.findall(r"\]\(([\w/]+\.md)\)", README):
         assert (ROOT / name).exists(), name
 
 

@@ -17,6 +17,8 @@ CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # A name with several addresses, such as a headless Service's, spreads over all of them.
+    ("grpc.lb_policy_name", "round_robin"),
 ]
 
 
