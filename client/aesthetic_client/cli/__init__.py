@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from types import ModuleType
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         parsed = _parser(words).parse_args(words)
-        return int(parsed.run(parsed))
+        with _naming_the_extra(parsed.extra):
+            return int(parsed.run(parsed))
     except AestheticError as error:
         print(f"aesthetic: {error}", file=sys.stderr)
         return 2
@@ -56,8 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def load_room(module: str, extra: str | None) -> ModuleType:
     """Import a module of another room. Raises InputError that names the extra which is missing."""
-    try:
+    with _naming_the_extra(extra):
         return importlib.import_module(module)
+
+
+@contextmanager
+def _naming_the_extra(extra: str | None) -> Iterator[None]:
+    """Turns an import that fails, now or when a room's heavy parts load, into advice."""
+    try:
+        yield
     except ImportError as error:
         if extra is None:
             raise
@@ -83,5 +92,5 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         if command.name == called:
             module = load_room(command.module, command.extra)
             module.add_arguments(sub)
-            sub.set_defaults(run=module.run)
+            sub.set_defaults(run=module.run, extra=command.extra)
     return parser
