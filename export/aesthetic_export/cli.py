@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Build the model repository that `aesthetic serve` serves: export the image tower and the "
         "aesthetic heads to ONNX, compare each with its torch module, and write where its numbers "
-        "come from. Prints the repository's path."
+        "come from. With --target tensorrt, on a GPU and inside the serving container, add the "
+        "TensorRT plan of that GPU. Prints the repository's path."
     )
     parser.add_argument(
         "--repository",
@@ -63,6 +64,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="export this model only and keep the other's artifact; may be given twice",
     )
     parser.add_argument(
+        "--precision",
+        action="append",
+        choices=("fp32", "fp16"),
+        help="the image tower's number type: fp32 (the default, for every machine); fp16 adds "
+        f"{contract.ONNX_CUDA.artifact} for GPUs and keeps the fp32 file; may be given twice",
+    )
+    parser.add_argument(
+        "--target",
+        choices=("onnx", "tensorrt"),
+        default="onnx",
+        help="onnx (the default), or tensorrt: the plan, from ONNX files that are there already or "
+        "are exported first; needs the GPU and the TensorRT that will serve it",
+    )
+    parser.add_argument(
+        "--opt-batch",
+        type=int,
+        metavar="N",
+        help="with --target tensorrt: the batch that the plan is tuned for (default: 32)",
+    )
+    parser.add_argument(
         "--if-missing",
         action="store_true",
         help="do nothing where the repository already has what would be exported",
@@ -80,55 +101,28 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises InputError for what the user must mend.
     """
-    from aesthetic_export import console, samples
-    from aesthetic_export.files import FileStore
+    from aesthetic_export import console, exporting
     from aesthetic_export.folders import check_target, source_repository
-    from aesthetic_export.onnx_export import ExportError
-    from aesthetic_export.parity import ParityError
-    from aesthetic_export.provenance import read_provenance
-    from aesthetic_export.repository import build_repository
-    from aesthetic_export.sources import load_heads, load_tower
-    from aesthetic_export.weights import parse_weights
 
     target = (arguments.repository or paths.default_repository()).expanduser()
-    models = arguments.model or EXPORTED
     check_target(target, source_repository())
-    if arguments.if_missing and all(read_provenance(target / model / "1") for model in models):
+    job = exporting.Job(
+        target,
+        weights=arguments.weights,
+        sha256=arguments.sha256,
+        head_weights=arguments.head_weights,
+        models=frozenset(arguments.model or EXPORTED),
+        precisions=frozenset(arguments.precision or ("fp32",)),
+        plan=arguments.target == "tensorrt",
+        opt_batch=arguments.opt_batch,
+        images=arguments.images,
+        cache=paths.cache_dir(),
+        weights_folders=weights_folders(arguments.weights_dir),
+    )
+    if arguments.if_missing and job.is_done():
         console.say("already exported; leave out --if-missing to export anew")
-        print(target)
-        return 0
-    spec = parse_weights(arguments.weights, sha256=arguments.sha256)
-    images = samples.images_of_folder(arguments.images) if arguments.images else None
-    with console.downloads() as progress:
-        folders = weights_folders(arguments.weights_dir)
-        store = FileStore(paths.cache_dir(), folders, progress)
-        tower = None
-        if contract.CLIP_IMAGE.name in models:
-            tower = load_tower(spec, store, console.warn)
-        if contract.AESTHETIC_HEADS.name in models:
-            default = "auto" if spec.kind == "auto" else "published"
-            heads = load_heads(arguments.head_weights or default, store, console.warn)
-        else:  # only to turn the tower's differences into scores
-            note = "the published heads cannot be reached: comparing scores of random ones"
-            heads = load_heads(arguments.head_weights or "auto", store, lambda _: console.say(note))
-    try:
-        reports = build_repository(
-            target,
-            tower=tower,
-            heads=heads if contract.AESTHETIC_HEADS.name in models else None,
-            comparison_heads=heads,
-            images=images,
-            say=console.say,
-        )
-    except ParityError as error:
-        console.print_report(error.report)
-        console.say(f"{error.report.model} was not exported; {target} is as it was.")
+    elif not job.run():
         return 1
-    except ExportError as error:
-        console.say(f"error: {error}")
-        return 1
-    for report in reports.values():
-        console.print_report(report)
     print(target, file=sys.stdout)
     return 0
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -52,11 +54,31 @@ def downloads() -> Iterator[OnProgress]:
         yield on_progress
 
 
+@contextlib.contextmanager
+def phases() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for every phase of a long build that goes on: name, steps done, steps in all."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=stderr, transient=True) as bars:
+
+        def on_progress(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(escape(name), total=total)
+            bars.update(tasks[name], completed=done, total=total)
+            if done >= total:
+                bars.remove_task(tasks.pop(name))
+
+        yield on_progress
+
+
 def print_report(report: ParityReport) -> None:
     """A parity report: its line, then every head's differences in points of the scale."""
     verdict = "PASS" if report else "FAIL"
-    say(f"{verdict} {report.model} against its torch module: {report.summary()}")
-    table = Table(Column("head", overflow="fold"), "mean |difference|", "largest |difference|")
+    say(f"{verdict} {report.name} against {report.reference}: {report.summary()}")
+    table = Table(
+        Column("head", overflow="fold"), "mean |difference|", "largest |difference|", "allowed"
+    )
     for head, score in report.scores.items():
-        table.add_row(head, f"{score.mean:.1e}", f"{score.max:.1e}")
+        allowed = f"{report.tolerance.of(head):.1e}"
+        table.add_row(head, f"{score.mean:.1e}", f"{score.max:.1e}", allowed)
     stderr.print(table)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aesthetic_client.contract import DType, Model, Tensor
+from aesthetic_client.contract import DEFAULT_PROFILE, DType, Model, Tensor
 from aesthetic_export.towers import QUICK_GELU_FACTOR, ActivationError
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 OPSET = 18
-ARTIFACT = "model.onnx"  # the file names that Triton's onnxruntime backend expects
-ARTIFACT_DATA = "model.onnx.data"
+ARTIFACT = DEFAULT_PROFILE.artifact  # the file name that Triton's onnxruntime backend expects
 BATCH_AXIS = "batch"
 EXAMPLE_BATCH = 2  # with 1 the exporter takes the batch for a constant, silently
 
 _ONNX_DTYPES: dict[DType, int] = {"FP32": 1, "UINT8": 2}  # onnx.TensorProto.FLOAT, UINT8
+_FACTORS = tuple(float(dtype(QUICK_GELU_FACTOR)) for dtype in (np.float32, np.float16))
 _OTHER_ACTIVATIONS = frozenset({"Erf", "Gelu", "Tanh", "FastGelu", "BiasGelu"})
 
 
@@ -38,18 +38,20 @@ def onnx_from_module(
     model: Model,
     folder: Path,
     *,
+    artifact: str = ARTIFACT,
     metadata: Mapping[str, str] | None = None,
     external_data: bool = False,
 ) -> tuple[Path, ...]:
-    """Write `model.onnx` (with `external_data` also `model.onnx.data`) for `module` into `folder`.
+    """Write `artifact` (with `external_data` also `ARTIFACT.data`) for `module` into `folder`.
 
-    `metadata` goes into the graph's metadata_props. Returns the files written.
+    The two travel together: the first names the second. `metadata` goes into the
+    graph's metadata_props. Returns the files written.
     Raises ExportError when inputs or outputs differ from the contract's `model`.
     """
     import torch
 
     example = tuple(_example(tensor) for tensor in model.inputs)
-    path = folder / ARTIFACT
+    path = folder / artifact
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
@@ -65,7 +67,12 @@ def onnx_from_module(
         program.model.metadata_props.update(metadata or {})
         program.save(path, external_data=external_data)
     check_interface(path, model)
-    return (path, folder / ARTIFACT_DATA) if external_data else (path,)
+    return (path, folder / data_name(artifact)) if external_data else (path,)
+
+
+def data_name(artifact: str) -> str:
+    """The file of an ONNX file's weights, where they lie outside of it."""
+    return f"{artifact}.data"
 
 
 def check_interface(path: Path, model: Model) -> None:
@@ -108,7 +115,7 @@ def check_quick_gelu_graph(path: Path, layers: int) -> None:
             return False
         values = [name for name in scale.input if name not in constants]
         factors = [constants[name] for name in scale.input if name in constants]
-        close = len(factors) == 1 and abs(factors[0] - QUICK_GELU_FACTOR) < 1e-6
+        close = len(factors) == 1 and factors[0] in _FACTORS
         gated = consumers.get(sigmoid.output[0], [])
         return close and any(
             node.op_type == "Mul" and set(node.input) == {values[0], sigmoid.output[0]}
@@ -120,6 +127,33 @@ def check_quick_gelu_graph(path: Path, layers: int) -> None:
         raise ActivationError(
             f"the exported tower computes QuickGELU {found} times, but has {layers} layers"
         )
+
+
+def check_half_graph(path: Path) -> None:
+    """Every matrix product and convolution multiplies fp16, every normalisation is in fp32.
+
+    Raises ExportError that names the first node which does otherwise.
+    """
+    import onnx
+
+    model = onnx.shape_inference.infer_shapes(onnx.load(str(path), load_external_data=False))
+    graph = model.graph
+    types = {item.name: item.data_type for item in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        types[value.name] = value.type.tensor_type.elem_type
+    expected = {
+        **dict.fromkeys(("MatMul", "Gemm", "Conv"), onnx.TensorProto.FLOAT16),
+        **dict.fromkeys(("LayerNormalization", "ReduceL2"), onnx.TensorProto.FLOAT),
+    }
+    for node in graph.node:
+        if (wanted := expected.get(node.op_type)) is None:
+            continue
+        operands = node.input[:1] if node.op_type == "ReduceL2" else node.input  # then its axes
+        found = {types.get(name) for name in (*operands, *node.output)}
+        if found != {wanted}:
+            name = onnx.TensorProto.DataType.Name
+            here = ", ".join(sorted(name(code) if code else "unknown" for code in found))
+            raise ExportError(f"{node.op_type} {node.name} is of {here}, not {name(wanted)}")
 
 
 def _small_constants(model: Any) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -15,8 +16,6 @@ from aesthetic_export.heads import HeadWeights
 from aesthetic_export.onnx_export import OPSET
 from aesthetic_export.towers import ACTIVATION, Tower
 
-FILE = "provenance.json"
-PRECISION = "fp32"
 _HEADING = "# Where these numbers come from; written by `aesthetic export`."
 _DISTRIBUTIONS = {
     "aesthetic_triton": "aesthetic-triton",
@@ -26,11 +25,23 @@ _DISTRIBUTIONS = {
     "onnxruntime": "onnxruntime",
     "open_clip": "open_clip_torch",
 }
+# What says which tower an artifact computes; a plan has it from its ONNX file.
+TOWER_FIELDS = (
+    *("model", "weights", "weights_sha256", "source", "seed"),
+    *("activation", "preprocessing", "precision", "opset"),
+)
 
 Provenance = dict[str, object]
 
 
-def tower_provenance(tower: Tower) -> Provenance:
+def file_of(profile: contract.Profile) -> str:
+    """The name of the JSON beside a profile's artifact: `provenance.json` for the default's."""
+    return f"provenance.{profile.name}.json" if profile.name else "provenance.json"
+
+
+def tower_provenance(
+    tower: Tower, profile: contract.Profile = contract.DEFAULT_PROFILE
+) -> Provenance:
     """What is known about `clip_image` before it is exported."""
     return {
         "model": contract.CLIP_IMAGE.name,
@@ -40,8 +51,18 @@ def tower_provenance(tower: Tower) -> Provenance:
         **tower.extra,
         "activation": ACTIVATION,
         "preprocessing": PREPROCESSING_ID,
-        **_common(),
+        **_common(profile.precision),
     }
+
+
+def same_tower(one: Mapping[str, object] | None, other: Mapping[str, object]) -> bool:
+    """Whether two provenances are of one tower's weights. Unknown ones are of no tower."""
+    if one is None:
+        return False
+    fields = ["weights", "weights_sha256"]
+    if other.get("weights_sha256") is None:  # seeded: the source names the seed
+        fields.append("source")
+    return all(one.get(field) == other.get(field) for field in fields)
 
 
 def heads_provenance(heads: Sequence[HeadWeights]) -> Provenance:
@@ -54,7 +75,7 @@ def heads_provenance(heads: Sequence[HeadWeights]) -> Provenance:
         "model": contract.AESTHETIC_HEADS.name,
         "weights": contract.SEEDED_WEIGHTS if seeded else "published",
         "heads": [_head_row(head) for head in heads],
-        **_common(),
+        **_common("fp32"),
     }
     return {**known, "seed": seeded[0].seed} if seeded else known
 
@@ -84,17 +105,23 @@ def config_with_provenance(text: str, provenance: Mapping[str, object]) -> str:
     return result
 
 
-def read_provenance(folder: Path) -> Provenance | None:
-    """The provenance beside a model's artifact, None when there is none or it is unreadable."""
+def read_provenance(
+    folder: Path, profile: contract.Profile = contract.DEFAULT_PROFILE
+) -> Provenance | None:
+    """The provenance beside a profile's artifact, None when there is none or it is unreadable."""
     try:
-        found = json.loads((folder / FILE).read_text("utf-8"))
+        found = json.loads((folder / file_of(profile)).read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 
 
-def write_provenance(folder: Path, provenance: Mapping[str, object]) -> None:
-    (folder / FILE).write_text(json.dumps(provenance, indent=2) + "\n", "utf-8")
+def write_provenance(
+    folder: Path,
+    provenance: Mapping[str, object],
+    profile: contract.Profile = contract.DEFAULT_PROFILE,
+) -> None:
+    (folder / file_of(profile)).write_text(json.dumps(provenance, indent=2) + "\n", "utf-8")
 
 
 def metadata_of(provenance: Mapping[str, object]) -> dict[str, str]:
@@ -109,17 +136,18 @@ def metadata_of(provenance: Mapping[str, object]) -> dict[str, str]:
     }
 
 
-def _common() -> Provenance:
+def made_now() -> Provenance:
+    """The time and the versions of what has a part in it, as far as it is installed."""
     now = datetime.datetime.now(datetime.timezone.utc)
-    return {
-        "precision": PRECISION,
-        "opset": OPSET,
-        "created": now.isoformat(timespec="seconds"),
-        "versions": {
-            name: importlib.metadata.version(distribution)
-            for name, distribution in _DISTRIBUTIONS.items()
-        },
-    }
+    versions = {}
+    for name, distribution in _DISTRIBUTIONS.items():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(distribution)
+    return {"created": now.isoformat(timespec="seconds"), "versions": versions}
+
+
+def _common(precision: str) -> Provenance:
+    return {"precision": precision, "opset": OPSET, **made_now()}
 
 
 def _head_row(head: HeadWeights) -> dict[str, object]:

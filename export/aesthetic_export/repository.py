@@ -2,72 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from aesthetic_client import contract
-from aesthetic_export import folders, parity, provenance, samples
+from aesthetic_client.contract import DEFAULT_PROFILE, ONNX_CUDA, TENSORRT, Profile
+from aesthetic_export import artifacts, folders, parity, provenance, samples
 from aesthetic_export.files import sha256_of
 from aesthetic_export.heads import HeadWeights, seeded_heads
 from aesthetic_export.onnx_export import (
-    ARTIFACT,
-    ARTIFACT_DATA,
+    ExportError,
+    check_half_graph,
     check_quick_gelu_graph,
     onnx_from_module,
 )
 from aesthetic_export.towers import Tower, check_quick_gelu
 
 if TYPE_CHECKING:
-    from aesthetic_export.modules import AestheticHeads
+    from aesthetic_export.modules import ClipImage
 
 Say = Callable[[str], None]
-Reports = dict[str, parity.ParityReport]
+Exported = tuple[parity.ParityReport, provenance.Provenance]
+# Makes the plan in clip_image's version folder; the second path is aesthetic_heads' version folder.
+MakePlan = Callable[[Path, Path, Say], Exported]
 
 HEADS_PARITY_VECTORS = 512
+RANGE_IMAGES = 2
+_ONNX_PROFILES = (DEFAULT_PROFILE, ONNX_CUDA)
 
 
 def build_repository(
     target: Path,
     *,
     tower: Tower | None = None,
+    precisions: Collection[str] = (DEFAULT_PROFILE.precision,),
     heads: Sequence[HeadWeights] | None = None,
     comparison_heads: Sequence[HeadWeights] | None = None,
-    images: npt.NDArray[np.uint8] | None = None,
+    make_plan: MakePlan | None = None,
+    images: parity.Pixels | None = None,
     source: Path | None = None,
     say: Say = lambda _: None,
-) -> Reports:
+) -> list[parity.ParityReport]:
     """Build or renew the servable repository `target`, all of it or nothing.
 
-    A `tower` becomes `clip_image`, `heads` become `aesthetic_heads`; the artifact of the one that
-    is not given is kept. `comparison_heads` turn the tower's differences into scores where `heads`
-    are not exported (seeded ones by default). `images` (n, 224, 224, 3) uint8 are what the parity
-    check looks at, `source` the hand-written repository. Returns the parity reports by model.
+    A `tower` becomes `clip_image` in each of `precisions`, `heads` become `aesthetic_heads`, and
+    `make_plan` adds a TensorRT plan; every artifact that is not made anew is kept, unless it is of
+    another tower than the new one. fp16 is never alone: its fp32 sibling is made where there is
+    none of the same weights. `comparison_heads` turn the tower's differences into scores where
+    `heads` are not exported (seeded ones by default). `images` (n, 224, 224, 3) uint8 are what the
+    parity check looks at, `source` the hand-written repository. Returns the parity reports.
 
     Raises ParityError when an artifact does not compute what its module does, ActivationError for a
     tower without QuickGELU, InputError for a target that cannot be used. Nothing changes then.
     """
     source = source or folders.source_repository()
     folders.check_target(target, source)
-    reports: Reports = {}
+    reports: list[parity.ParityReport] = []
     names = sorted(path.parent.name for path in source.glob("*/config.pbtxt"))
     with folders.exclusive(target), folders.staged(target, names) as stages:
         for name, stage in stages.items():
-            version = folders.copy_model(source / name, stage)
-            known: provenance.Provenance | None = None
+            version, existing = folders.copy_model(source / name, stage), target / name / "1"
+            made: dict[Profile, Exported] = {}
             if name == contract.CLIP_IMAGE.name and tower is not None:
                 scorers = heads or comparison_heads or seeded_heads(0)
-                reports[name], known = export_tower(version, tower, scorers, images, say)
+                profiles = _profiles_to_make(existing, tower, precisions)
+                made = export_tower(version, tower, scorers, images, say, profiles)
+                _keep(existing, version, made, say, of=tower)
             elif name == contract.AESTHETIC_HEADS.name and heads is not None:
-                reports[name], known = export_heads(version, heads, say)
+                made = {DEFAULT_PROFILE: export_heads(version, heads, say)}
             else:
-                known = _keep_artifact(target / name / "1", version)
-            if known is not None:
-                provenance.write_provenance(version, known)
-                _annotate(stage, known)
+                _keep(existing, version, made, say)
+            if name == contract.CLIP_IMAGE.name and make_plan is not None:
+                (version / TENSORRT.artifact).unlink(missing_ok=True)
+                scorer = stages[contract.AESTHETIC_HEADS.name] / "1"
+                _write(version, made)
+                made[TENSORRT] = make_plan(version, scorer, say)
+            _write(version, made)
+            artifacts.annotate(stage)
+            reports += [report for report, _ in made.values()]
     return reports
 
 
@@ -75,36 +88,58 @@ def export_tower(
     folder: Path,
     tower: Tower,
     heads: Sequence[HeadWeights],
-    images: npt.NDArray[np.uint8] | None,
+    images: parity.Pixels | None,
     say: Say,
-) -> tuple[parity.ParityReport, provenance.Provenance]:
-    """Write `clip_image` into `folder` and compare it. Raises ActivationError or ParityError."""
+    profiles: Sequence[Profile] = (DEFAULT_PROFILE,),
+) -> dict[Profile, Exported]:
+    """Write `clip_image` into `folder`, once a profile, and compare each with fp32 torch.
+
+    Raises ActivationError or ParityError.
+    """
     from aesthetic_export.modules import AestheticHeads, ClipImage
 
     layers = check_quick_gelu(tower.module)
-    known = provenance.tower_provenance(tower)
     module = ClipImage(tower.module)
-    say(f"exporting clip_image ({layers} layers, {tower.weights})")
-    files = onnx_from_module(
-        module,
-        contract.CLIP_IMAGE,
-        folder,
-        metadata=provenance.metadata_of(known),
-        external_data=True,  # ONNX Runtime loads it in half the time of one large file
-    )
-    check_quick_gelu_graph(files[0], layers)
-    say("comparing clip_image with its torch module")
     pixels = samples.made_up_images() if images is None else images
-    scorer: AestheticHeads = AestheticHeads(heads)
-    report = parity.clip_image_parity(
-        files[0], module, scorer, pixels, batches=[[0], [1], range(len(pixels))]
-    )
-    return report, _certified(known, files, report)
+    scorer = parity.torch_scorer(AestheticHeads(heads))
+    reference: parity.FloatArray | None = None
+    made: dict[Profile, Exported] = {}
+    for profile in profiles:
+        known = provenance.tower_provenance(tower, profile)
+        half = profile.precision == "fp16"
+        say(f"exporting clip_image in {profile.precision} ({layers} layers, {tower.weights})")
+        exported = _half_of(module) if half else module
+        files = onnx_from_module(
+            exported,
+            contract.CLIP_IMAGE,
+            folder,
+            artifact=profile.artifact,
+            metadata=provenance.metadata_of(known),
+            external_data=True,  # ONNX Runtime loads it in half the time of one large file
+        )
+        check_quick_gelu_graph(files[0], layers)
+        if half:
+            check_half_graph(files[0])
+            say("looking at the range of every fp16 number")
+            known["fp16_ranges"] = _checked_ranges(exported, pixels)
+        say(f"comparing clip_image in {profile.precision} with its torch module")
+        if reference is None:
+            reference = parity.run_torch(module, pixels)[0]
+        report = parity.clip_image_parity(
+            parity.onnx_embedder(files[0]),
+            reference,
+            scorer,
+            pixels,
+            batches=[[0], [1], range(len(pixels))],
+            tolerance=parity.fp16_tolerance(scorer, reference) if half else parity.CLIP_IMAGE_FP32,
+            artifact=profile.artifact,
+            against="its fp32 torch module" if half else "its torch module",
+        )
+        made[profile] = report, certified(known, files, report)
+    return made
 
 
-def export_heads(
-    folder: Path, heads: Sequence[HeadWeights], say: Say
-) -> tuple[parity.ParityReport, provenance.Provenance]:
+def export_heads(folder: Path, heads: Sequence[HeadWeights], say: Say) -> Exported:
     """Write `aesthetic_heads` into `folder` and compare it. Raises ParityError."""
     from aesthetic_export.modules import AestheticHeads
 
@@ -116,28 +151,68 @@ def export_heads(
     )
     vectors = samples.unit_vectors(HEADS_PARITY_VECTORS)
     report = parity.heads_parity(files[0], module, vectors, batches=[[0], [1], range(len(vectors))])
-    return report, _certified(known, files, report)
+    return report, certified(known, files, report)
 
 
-def _certified(
+def certified(
     known: provenance.Provenance, files: Sequence[Path], report: parity.ParityReport
 ) -> provenance.Provenance:
+    """The provenance with hashes and comparison. Raises ParityError for a report that is false."""
     if not report:
         raise parity.ParityError(report)
     hashes = {path.name: sha256_of(path) for path in files}
     return {**known, "artifact_sha256": hashes, "parity": report.as_dict()}
 
 
-def _keep_artifact(existing: Path, version: Path) -> provenance.Provenance | None:
-    """Carry an earlier export's artifact over; its provenance, if it has any."""
-    for name in (ARTIFACT, ARTIFACT_DATA):
-        if (existing / name).is_file():
-            folders.link_file(existing / name, version)
-    return provenance.read_provenance(existing)
+def _profiles_to_make(existing: Path, tower: Tower, precisions: Collection[str]) -> list[Profile]:
+    wanted = set(precisions)
+    kept = provenance.read_provenance(existing)
+    if not (
+        artifacts.has_artifact(existing, DEFAULT_PROFILE)
+        and provenance.same_tower(kept, provenance.tower_provenance(tower))
+    ):
+        wanted.add(DEFAULT_PROFILE.precision)
+    return [profile for profile in _ONNX_PROFILES if profile.precision in wanted]
 
 
-def _annotate(model_folder: Path, known: provenance.Provenance) -> None:
-    configs = [model_folder / "config.pbtxt", *sorted(model_folder.glob("configs/*.pbtxt"))]
-    for config in configs:
-        text = provenance.config_with_provenance(config.read_text("utf-8"), known)
-        config.write_text(text, "utf-8")
+def _keep(
+    existing: Path,
+    version: Path,
+    made: Collection[Profile],
+    say: Say,
+    *,
+    of: Tower | None = None,
+) -> None:
+    """Carry over what was not made, and is `of` the tower that was, if one was."""
+    for profile in contract.PROFILES:
+        if profile in made or not artifacts.has_artifact(existing, profile):
+            continue
+        known = provenance.read_provenance(existing, profile)
+        if of is not None and not provenance.same_tower(known, provenance.tower_provenance(of)):
+            say(f"{profile.artifact} is of other weights and was left out; export it anew")
+            continue
+        artifacts.keep_artifact(existing, version, profile)
+
+
+def _write(version: Path, made: dict[Profile, Exported]) -> None:
+    for profile, (_, known) in made.items():
+        provenance.write_provenance(version, known, profile)
+
+
+def _half_of(module: ClipImage) -> ClipImage:
+    from aesthetic_export.half import HalfTower
+    from aesthetic_export.modules import ClipImage
+
+    return ClipImage(HalfTower(module.tower))
+
+
+def _checked_ranges(module: ClipImage, pixels: parity.Pixels) -> dict[str, object]:
+    """Raises ExportError when the weights at hand lead out of fp16's range."""
+    import torch
+
+    from aesthetic_export.ranges import ranges_of
+
+    found = ranges_of(module, torch.from_numpy(pixels[:RANGE_IMAGES]))
+    if not found:
+        raise ExportError(f"these weights do not fit fp16: {found.summary()}")
+    return found.as_dict()

@@ -139,7 +139,7 @@ def test_the_command_exits_with_0_or_2_and_the_sentence(repository, tmp_path, mo
     assert plans.main([str(repository), "--rebuild", "make plan"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.endswith(f"build it where it serves: make plan\n")
+    assert printed.err.endswith("build it where it serves: make plan\n")
 
 
 def test_it_runs_as_a_module_and_imports_the_standard_library_alone(repository):

@@ -1,0 +1,62 @@
+"""A model's artifacts: a profile's file, its weights where they lie outside, and its provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from aesthetic_client import contract
+from aesthetic_client.contract import Profile
+from aesthetic_client.errors import InputError
+from aesthetic_export import folders, provenance
+from aesthetic_export.onnx_export import data_name
+
+# What Triton's backends load where `default_model_filename` names nothing else.
+_DEFAULT_FILES = {
+    **dict.fromkeys(("onnxruntime", "onnxruntime_onnx"), contract.DEFAULT_PROFILE.artifact),
+    **dict.fromkeys(("tensorrt", "tensorrt_plan"), contract.TENSORRT.artifact),
+}
+_BY_FILE = {profile.artifact: profile for profile in contract.PROFILES}
+
+
+def files_of(profile: Profile) -> tuple[str, ...]:
+    """The names that a profile's artifact may have in a version folder."""
+    return (profile.artifact, data_name(profile.artifact))
+
+
+def keep_artifact(existing: Path, version: Path, profile: Profile) -> None:
+    """Carry an earlier export's artifact over, with its provenance if it has any."""
+    for name in files_of(profile):
+        if (existing / name).is_file():
+            folders.link_file(existing / name, version)
+    if (known := provenance.read_provenance(existing, profile)) is not None:
+        provenance.write_provenance(version, known, profile)
+
+
+def has_artifact(version: Path, profile: Profile) -> bool:
+    return (version / profile.artifact).is_file()
+
+
+def annotate(model_folder: Path) -> None:
+    """Append to each config the provenance of the artifact that it serves, where there is one."""
+    for config in (model_folder / "config.pbtxt", *sorted(model_folder.glob("configs/*.pbtxt"))):
+        text = config.read_text("utf-8")
+        profile = _BY_FILE.get(_served_file(config))
+        if profile is None or not has_artifact(model_folder / "1", profile):
+            continue
+        known: Mapping[str, object] | None = provenance.read_provenance(model_folder / "1", profile)
+        if known is not None:
+            config.write_text(provenance.config_with_provenance(text, known), "utf-8")
+
+
+def _served_file(config: Path) -> str:
+    """The artifact's name that a config makes Triton load, "" for models that have none."""
+    from google.protobuf import text_format
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+    try:
+        parsed = text_format.Parse(config.read_text("utf-8"), ModelConfig())
+    except text_format.ParseError as error:
+        raise InputError(f"{config.name} is not a Triton model configuration: {error}") from None
+    name: str = parsed.default_model_filename
+    return name or _DEFAULT_FILES.get(parsed.backend or parsed.platform, "")
