@@ -93,7 +93,9 @@ def write_scoring_repository(target: Path) -> Path:
 
     The scores mean nothing, but everything around the tower is real. Returns `target`.
     """
-    shutil.copytree(MODEL_REPOSITORY, target, ignore=shutil.ignore_patterns("*.onnx", ".gitkeep"))
+    # `dali` holds optional models for a backend that is not here; `aesthetic export` skips it too.
+    unserved = shutil.ignore_patterns("*.onnx", ".gitkeep", "dali")
+    shutil.copytree(MODEL_REPOSITORY, target, ignore=unserved)
     for model in contract.MODELS:
         (target / model.name / "1").mkdir(exist_ok=True)
     rng = np.random.default_rng(7)
