@@ -33,7 +33,8 @@ class ClipImage(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        image = pixels.permute(0, 3, 1, 2).float() / 255
+        # The cast comes first: it is the one thing that TensorRT does with UINT8.
+        image = pixels.float().permute(0, 3, 1, 2) / 255
         image = (image - self.mean) / self.std
         return functional.normalize(self.tower(image), dim=-1)
 

@@ -7,6 +7,7 @@ it, can pass through anything larger. Below the limit even fp16 accumulators wou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -100,6 +101,6 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _larger(known: tuple[float, str], tensor: torch.Tensor, name: str) -> tuple[float, str]:
     largest = float(tensor.float().abs().max())
-    if known[0] != known[0] or largest <= known[0]:  # a NaN stays: it keeps no limit
+    if not known[0] < math.inf or largest <= known[0]:  # the first inf or NaN stays
         return known
     return largest, name

@@ -79,8 +79,11 @@ def plan_from_onnx(
     """
     logger = make_logger(trt)
     builder = trt.Builder(logger)
+    check_supported(trt, builder, logger, path)
     network = builder.create_network(_network_flags(trt))
-    parse_onnx(trt, network, logger, path)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(path)):
+        raise PlanBuildError(f"TensorRT cannot parse {path.name}: {_parser_errors(parser, logger)}")
     config = builder.create_builder_config()
     config.builder_optimization_level = OPTIMIZATION_LEVEL
     profile = builder.create_optimization_profile()
@@ -99,17 +102,17 @@ def plan_from_onnx(
     return plan
 
 
-def parse_onnx(trt: Any, network: Any, logger: Any, path: Path) -> None:
-    """Fill `network`. Raises PlanBuildError with all of the parser's errors, by node."""
+def check_supported(trt: Any, builder: Any, logger: Any, path: Path) -> None:
+    """Ask before parsing, with a parser of its own: one parser takes one model.
+
+    Raises PlanBuildError with all of the parser's errors, by node.
+    """
+    network = builder.create_network(_network_flags(trt))  # must outlive the parser
     parser = trt.OnnxParser(network, logger)
-    supports = getattr(parser, "supports_model_v2", None)  # 10.x from before it parse and tell
+    supports = getattr(parser, "supports_model_v2", None)  # early 10.x lack it; parsing tells too
     if supports is not None and not supports(path.read_bytes(), str(path)):
-        raise PlanBuildError(
-            f"TensorRT does not support {path.name}: {_parser_errors(parser, logger)}"
-        )
-    parser.clear_errors()
-    if not parser.parse_from_file(str(path)):
-        raise PlanBuildError(f"TensorRT cannot parse {path.name}: {_parser_errors(parser, logger)}")
+        errors = _parser_errors(parser, logger)
+        raise PlanBuildError(f"TensorRT does not support {path.name}: {errors}")
 
 
 def _network_flags(trt: Any) -> int:
@@ -120,7 +123,10 @@ def _network_flags(trt: Any) -> int:
 
 def _parser_errors(parser: Any, logger: Any) -> str:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    lines = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
+    lines = [
+        " ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}".split())
+        for error in errors
+    ]
     return "; ".join(dict.fromkeys(lines)) or str(logger.reasons())
 
 

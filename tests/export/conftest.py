@@ -1,8 +1,12 @@
-"""A web server on this machine, for downloads."""
+"""A web server for downloads, fp16 exports, and a C compiler for stand-in libraries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,6 +14,12 @@ from threading import Thread
 from typing import NamedTuple
 
 import pytest
+
+from aesthetic_client import contract
+from aesthetic_export.half import HalfTower
+from aesthetic_export.modules import ClipImage
+from aesthetic_export.onnx_export import onnx_from_module
+from towers import tiny_tower
 
 
 class FileServer(NamedTuple):
@@ -58,3 +68,57 @@ def file_server(tmp_path: Path) -> Iterator[FileServer]:
         yield FileServer(f"http://127.0.0.1:{server.server_port}", folder, log)
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def full_fp16_repository(
+    full_repository: Path, shared_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """full_repository with the fp16 tower beside the fp32 one, added by the command; a minute."""
+    folder = tmp_path_factory.mktemp("full-fp16")
+    target = shutil.copytree(full_repository, folder / "repository", copy_function=os.link)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-W", "error", "-m", "aesthetic_client.cli", "export"),
+            *("--weights", "seeded:0", "--repository", target, "--precision", "fp16"),
+            *("--model", "clip_image", "--weights-dir", shared_data / "heads"),
+            *("--images", shared_data / "images"),
+        ],
+        env={**os.environ, "AESTHETIC_CACHE": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture(scope="session")
+def half_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny tower's fp16 ONNX file."""
+    folder = tmp_path_factory.mktemp("half")
+    path, _ = onnx_from_module(
+        ClipImage(HalfTower(tiny_tower().module)),
+        contract.CLIP_IMAGE,
+        folder,
+        artifact=contract.ONNX_CUDA.artifact,
+        external_data=True,
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def compile_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """C source to a shared library of that name."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler (cc) to make stand-ins for NVIDIA's libraries with")
+
+    def compiled(name: str, source: str) -> Path:
+        folder = tmp_path_factory.mktemp("library")
+        (folder / "source.c").write_text(source)
+        options = ("-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", folder / name)
+        subprocess.run([compiler, *options, folder / "source.c"], check=True)
+        return folder / name
+
+    return compiled
