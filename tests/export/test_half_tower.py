@@ -219,7 +219,9 @@ def test_the_same_without_fp32_islands_overflows(stressed):
     for module in all_half.modules():
         if isinstance(module, HalfBlock):
             module.__class__ = NaiveBlock
-    assert not np.isfinite(run_watched(all_half, torch.from_numpy(pixels))[0].numpy()).all()
+    found = ranges_of(all_half, torch.from_numpy(pixels))
+    assert found.value == float("inf")
+    assert found.value_of.startswith(("pow", "mean", "mul"))
 
 
 class NaiveBlock(HalfBlock):
@@ -268,7 +270,7 @@ def test_activations_beyond_fp16_are_noticed():
     found = ranges_of(ClipImage(HalfTower(tower.module)), torch.from_numpy(made_up_images(2)))
     assert not found
     assert found.value == float("inf")
-    assert found.sum > LIMIT
+    assert not found.sum <= LIMIT  # a NaN by then
 
 
 @pytest.mark.slow
