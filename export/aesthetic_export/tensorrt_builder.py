@@ -91,7 +91,7 @@ def plan_from_onnx(
         profile.set_shape(name, smallest, tuned, largest)
     if config.add_optimization_profile(profile) < 0:
         raise PlanBuildError(f"TensorRT refuses the profile {batches}: {logger.reasons()}")
-    monitor = _make_monitor(trt, on_phase) if on_phase else None  # must outlive the build
+    monitor = make_monitor(trt, on_phase) if on_phase else None  # must outlive the build
     if monitor is not None:
         config.progress_monitor = monitor
     configure(config)
@@ -169,7 +169,7 @@ def make_logger(trt: Any) -> Any:
     return Logger()
 
 
-def _make_monitor(trt: Any, on_phase: OnPhase) -> Any:
+def make_monitor(trt: Any, on_phase: OnPhase) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Tells `on_phase`; TensorRT calls it from several threads."""
 

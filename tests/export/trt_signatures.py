@@ -48,7 +48,7 @@ print(json.dumps({"version": trt.__version__, "classes": classes}))
 
 
 def dump(compile_c: Callable[..., Path], major: int, folder: Path | None = None) -> dict[str, Any]:
-    """Every class of the bindings with its members' docstrings; `folder` may hold other bindings."""
+    """Every class of the bindings with its members' docstrings; `folder` may hold others."""
     source = "\n".join(f"void *{name}(void) {{ return 0; }}" for name in _SYMBOLS)
     stubs = [str(compile_c(f"{library}.{major}", source)) for library in _LIBRARIES]
     environment = {**os.environ, "PYTHONPATH": str(folder or "")}
@@ -81,8 +81,7 @@ class Signatures:
 
         class Real:
             def __init__(self, *args: Any, **options: Any) -> None:
-                if type(self) is Real or "__init__" in self.__class__.__dict__:
-                    signatures.check(name, "__init__", args, options)
+                signatures.check(name, "__init__", args, options)
 
             def __getattr__(self, member: str) -> Any:
                 return signatures.member(name, member)
@@ -135,8 +134,6 @@ class Signatures:
         if kind == "IHostMemory":
             return b"serialized"
         if kind in self.classes:
-            return self._class(kind)() if kind not in _MADE_BY_ARGUMENTS else None
+            made = self._class(kind)
+            return made.__new__(made)  # its __init__ is TensorRT's own affair
         return {"bool": True, "int": 0, "None": None}[kind]
-
-
-_MADE_BY_ARGUMENTS = frozenset({"OnnxParser", "Builder", "Runtime"})
