@@ -41,10 +41,10 @@ class Device:
 class Gpu:
     """The first visible GPU. Close it, or use it in a `with`: memory goes back then."""
 
-    def __init__(self, library: str = LIBRARY) -> None:
+    def __init__(self) -> None:
         """Raises InputError where there is no driver, or no GPU."""
         try:
-            self._cuda = ctypes.CDLL(library)
+            self._cuda = ctypes.CDLL(LIBRARY)
         except OSError as error:
             raise InputError(f"this needs a GPU, and there is no NVIDIA driver ({error})") from None
         self._allocated: list[ctypes.c_uint64] = []
