@@ -84,6 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --target tensorrt: the batch that the plan is tuned for (default: 32)",
     )
     parser.add_argument(
+        "--with-dali",
+        action="store_true",
+        help="add aesthetic_dali, which decodes on the GPU; only for a Triton with the DALI "
+        "backend, as NVIDIA's container has it",
+    )
+    parser.add_argument(
         "--if-missing",
         action="store_true",
         help="do nothing where the repository already has what would be exported",
@@ -115,6 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
         precisions=frozenset(arguments.precision or ("fp32",)),
         plan=arguments.target == "tensorrt",
         opt_batch=arguments.opt_batch,
+        with_dali=arguments.with_dali,
         images=arguments.images,
         cache=paths.cache_dir(),
         weights_folders=weights_folders(arguments.weights_dir),

@@ -5,6 +5,7 @@ The driver is there wherever a GPU can be used; torch or cuda-python need not be
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import re
 from dataclasses import dataclass
@@ -51,12 +52,16 @@ class Gpu:
         self._context = ctypes.c_void_p()
         self._stream = ctypes.c_void_p()
         self._device = ctypes.c_int()
-        count = ctypes.c_int()
         try:
-            self._call("cuInit", ctypes.c_uint(0))
-            self._call("cuDeviceGetCount", ctypes.byref(count))
+            self._open()
         except CudaError as error:
+            self.close()
             raise InputError(f"this needs a GPU, and there is none to be used ({error})") from None
+
+    def _open(self) -> None:
+        count = ctypes.c_int()
+        self._call("cuInit", ctypes.c_uint(0))
+        self._call("cuDeviceGetCount", ctypes.byref(count))
         if count.value < 1:
             raise InputError("this needs a GPU, and none is visible")
         self._call("cuDeviceGet", ctypes.byref(self._device), ctypes.c_int(0))
@@ -103,12 +108,15 @@ class Gpu:
         self._call("cuStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        while self._allocated:
-            self._call("cuMemFree_v2", self._allocated.pop())
-        if self._stream:
-            self._call("cuStreamDestroy_v2", self._stream)
-            self._stream = ctypes.c_void_p()
-            self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+        """Give everything back. After a failed kernel every call fails; that error came first."""
+        with contextlib.suppress(CudaError):
+            while self._allocated:
+                self._call("cuMemFree_v2", self._allocated.pop())
+            if self._stream:
+                self._call("cuStreamDestroy_v2", self._stream)
+            if self._context:
+                self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+        self._stream, self._context = ctypes.c_void_p(), ctypes.c_void_p()
 
     def __enter__(self) -> Gpu:
         return self

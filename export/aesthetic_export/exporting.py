@@ -36,12 +36,16 @@ class Job:
     precisions: frozenset[str]
     plan: bool
     opt_batch: int | None
+    with_dali: bool
     images: Path | None
     cache: Path
     weights_folders: tuple[Path, ...]
 
     def is_done(self) -> bool:
         """The repository has everything asked for; a plan that does not fit this machine is not."""
+        optional = contract.OPTIONAL_MODELS if self.with_dali else ()
+        if not all((self.target / model.name).is_dir() for model in optional):
+            return False
         if self.plan:
             try:
                 plans.check_repository(self.target, plans.this_machine())
@@ -84,6 +88,7 @@ class Job:
                 precisions=work.precisions,
                 images=images,
                 maker=maker,
+                with_dali=self.with_dali,
             )
 
     def _with_what_a_plan_needs(self) -> Job:
@@ -121,6 +126,7 @@ def _build(
     precisions: frozenset[str],
     images: Pixels | None,
     maker: PlanMaker | None,
+    with_dali: bool,
 ) -> bool:
     try:
         reports = build_repository(
@@ -131,6 +137,7 @@ def _build(
             comparison_heads=heads,
             make_plan=maker,
             images=images,
+            with_dali=with_dali,
             say=console.say,
         )
     except ParityError as error:

@@ -18,6 +18,7 @@ _OLD = ".{name}.old"  # the one before, for the moment between two renames
 _NOT_SOURCE = shutil.ignore_patterns(
     "__pycache__", "*.pyc", ".*", "*.onnx", "*.onnx.data", "*.plan", "provenance*.json"
 )
+DALI_FOLDER = "dali"  # of the source: models for a backend that not every Triton has
 
 
 def source_repository() -> Path:
@@ -30,6 +31,14 @@ def source_repository() -> Path:
         if candidate.is_dir():
             return candidate
     raise InputError("the model configurations are not installed; install aesthetic-triton again")
+
+
+def source_models(source: Path, *, with_dali: bool) -> dict[str, Path]:
+    """The hand-written models by name; the optional ones lie one folder deeper."""
+    found = list(source.glob("*/config.pbtxt"))
+    if with_dali:
+        found += source.glob(f"{DALI_FOLDER}/*/config.pbtxt")
+    return {path.parent.name: path.parent for path in found}
 
 
 def check_target(target: Path, source: Path) -> None:

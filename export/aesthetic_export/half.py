@@ -5,6 +5,11 @@ fp32; matrix work, where the time goes, is fp16. The residual stream is fp32 bec
 what rounding spoils most: on the tests' stress tower (24 layers, activations up to 3000) an fp16
 stream moves the default head's score by 8.6e-3, an fp32 one by 1.8e-3.
 
+Random weights show that this graph computes the tower, with what error where activations are small,
+and that TensorRT takes it. They do not show a trained tower's ranges: the stress tower imitates
+those, and every export measures its own weights' (ranges.py), refuses what overflows, and compares
+cosines and scores. Only an export of real weights certifies real weights.
+
 | fp32 | fp16 |
 |---|---|
 | pixels, mean, std | patch embedding |

@@ -42,6 +42,7 @@ def build_repository(
     make_plan: MakePlan | None = None,
     images: parity.Pixels | None = None,
     source: Path | None = None,
+    with_dali: bool = False,
     say: Say = lambda _: None,
 ) -> list[parity.ParityReport]:
     """Build or renew the servable repository `target`, all of it or nothing.
@@ -51,7 +52,8 @@ def build_repository(
     another tower than the new one. fp16 is never alone: its fp32 sibling is made where there is
     none of the same weights. `comparison_heads` turn the tower's differences into scores where
     `heads` are not exported (seeded ones by default). `images` (n, 224, 224, 3) uint8 are what the
-    parity check looks at, `source` the hand-written repository. Returns the parity reports.
+    parity check looks at, `source` the hand-written repository. `with_dali` adds the optional
+    models, which only a Triton with the DALI backend can load. Returns the parity reports.
 
     Raises ParityError when an artifact does not compute what its module does, ActivationError for a
     tower without QuickGELU, InputError for a target that cannot be used. Nothing changes then.
@@ -59,10 +61,10 @@ def build_repository(
     source = source or folders.source_repository()
     folders.check_target(target, source)
     reports: list[parity.ParityReport] = []
-    names = sorted(path.parent.name for path in source.glob("*/config.pbtxt"))
-    with folders.exclusive(target), folders.staged(target, names) as stages:
+    models = folders.source_models(source, with_dali=with_dali)
+    with folders.exclusive(target), folders.staged(target, sorted(models)) as stages:
         for name, stage in stages.items():
-            version, existing = folders.copy_model(source / name, stage), target / name / "1"
+            version, existing = folders.copy_model(models[name], stage), target / name / "1"
             made: dict[Profile, Exported] = {}
             if name == contract.CLIP_IMAGE.name and tower is not None:
                 scorers = heads or comparison_heads or seeded_heads(0)

@@ -54,6 +54,21 @@ def test_every_model_is_there_with_its_version_folder(tiny_repository):
     assert (tiny_repository / "preprocess" / "1" / "model.py").is_file()
 
 
+def test_the_optional_models_come_when_they_are_asked_for(tmp_path):
+    target = tmp_path / "repository"
+    build_repository(target, heads=seeded_heads(0), with_dali=True)
+    names = {model.name for model in (*contract.MODELS, *contract.OPTIONAL_MODELS)}
+    assert {path.name for path in target.iterdir()} == names
+    for model in contract.OPTIONAL_MODELS:
+        built, written = target / model.name, SOURCE / folders.DALI_FOLDER / model.name
+        assert (built / "config.pbtxt").read_bytes() == (written / "config.pbtxt").read_bytes()
+        assert (built / "1").is_dir()
+    assert (target / "preprocess_dali" / "1" / "dali_routing.py").is_file()
+    # The next export without them leaves them where they are.
+    build_repository(target, heads=seeded_heads(1))
+    assert {path.name for path in target.iterdir()} == names
+
+
 def test_what_is_not_exported_is_copied_as_it_is(tiny_repository):
     built = {"clip_image/config.pbtxt", "aesthetic_heads/config.pbtxt"}
     for path in SOURCE.glob("*/**/*"):
