@@ -94,8 +94,6 @@ def environment(wheel: Wheel) -> dict[str, str]:
         "LD_LIBRARY_PATH": os.pathsep.join(map(str, wheel.libraries)),
         # The CPU server: where no GPU is seen, a config without `kind` means KIND_CPU.
         "CUDA_VISIBLE_DEVICES": "",
-        # The repository is read only to us; another user's may really be.
-        "PYTHONDONTWRITEBYTECODE": "1",
         # Since 1.29 ONNX Runtime's Linux wheels report model names and usage to their maker.
         "ORT_DISABLE_TELEMETRY": "1",
     }

@@ -32,10 +32,14 @@ SOURCE = folders.source_repository()
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every path below `folder`, hidden ones too, with its hash."""
+    """Every path below `folder`, hidden ones too, with its hash.
+
+    Not the byte code that Triton's Python process leaves beside an adapter, once it was served.
+    """
     return {
         str(path.relative_to(folder)): sha256_of(path) if path.is_file() else "folder"
         for path in sorted(folder.rglob("*"))
+        if "__pycache__" not in path.parts
     }
 
 
