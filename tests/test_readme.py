@@ -100,3 +100,16 @@ def test_make_demo(tmp_path: Path) -> None:
     rows = [line.split() for line in done.stdout.splitlines() if line.endswith(".jpg")]
     assert [row[0] for row in rows if row[0].isdigit()] == ["1", "2"]
     assert "aesthetic serve" in done.stdout
+
+
+def test_the_benchmark_table_comes_from_its_results() -> None:
+    (block,) = re.findall(r"<!-- benchmark -->\n(.*?)\n<!-- /benchmark -->", README, re.DOTALL)
+    results = ROOT / "benchmarks" / "results" / "serving-cpu-saturation.json"
+    report = subprocess.run(
+        [sys.executable, "benchmarks/report.py", results],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert block and report.startswith(block)
