@@ -117,24 +117,37 @@ def located(error: AestheticError, position: str) -> AestheticError:
     return about
 
 
+class _Groups:
+    """Items as they come, in groups of `size`; the caller does the waiting."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._start = size, 0
+        self._items: list[ImageSource] = []
+
+    def add(self, item: ImageSource) -> Iterator[Group]:
+        """The group that this item fills, if it fills one."""
+        self._items.append(item)
+        if len(self._items) == self._size:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[Group]:
+        """What has come since the last group, if anything has."""
+        if self._items:
+            group = (self._start, self._items)
+            self._start, self._items = self._start + len(self._items), []
+            yield group
+
+
 def grouped(images: Iterable[ImageSource], size: int) -> Iterator[Group]:
     """Groups of `size`. An error of the iterable itself comes after the items before it."""
-    start, items = 0, []
-    source = iter(images)
-    while True:
-        try:
-            items.append(next(source))
-        except StopIteration:
-            break
-        except Exception:
-            if items:
-                yield start, items
-            raise
-        if len(items) == size:
-            yield start, items
-            start, items = start + size, []
-    if items:
-        yield start, items
+    groups = _Groups(size)
+    try:
+        for image in images:
+            yield from groups.add(image)
+    except Exception:
+        yield from groups.rest()
+        raise
+    yield from groups.rest()
 
 
 async def grouped_async(
@@ -145,22 +158,17 @@ async def grouped_async(
         for group in grouped(images, size):
             yield group
         return
-    start, items = 0, []
-    source = aiter(images)
-    while True:
-        try:
-            items.append(await anext(source))
-        except StopAsyncIteration:
-            break
-        except Exception:
-            if items:
-                yield start, items
-            raise
-        if len(items) == size:
-            yield start, items
-            start, items = start + size, []
-    if items:
-        yield start, items
+    groups = _Groups(size)
+    try:
+        async for image in images:
+            for group in groups.add(image):
+                yield group
+    except Exception:
+        for group in groups.rest():
+            yield group
+        raise
+    for group in groups.rest():
+        yield group
 
 
 def refuse_single(images: object) -> None:

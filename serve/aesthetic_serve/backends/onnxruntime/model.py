@@ -43,7 +43,6 @@ class TritonPythonModel:
             raise pb.TritonModelException(f"unable to load model '{name}': {error}") from None
         self.batching = int(config.get("max_batch_size", 0)) > 0
         self.run_options = run_options(config)
-        self.input_names = tuple(inputs)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer every request; a failure belongs to its own request."""
