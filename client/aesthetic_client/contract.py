@@ -138,6 +138,11 @@ class Profile:
     precision: Literal["fp32", "fp16"]
     max_batch: int
 
+    @property
+    def provenance_file(self) -> str:
+        """The name of the JSON beside the artifact that says where its numbers come from."""
+        return f"provenance.{self.name}.json" if self.name else "provenance.json"
+
 
 DEFAULT_PROFILE = Profile("", "onnxruntime", "model.onnx", "fp32", MAX_IMAGE_BATCH)
 # Where a GPU computes, a batch of eight would leave most of it idle.

@@ -21,8 +21,8 @@ from typing import Any
 from aesthetic_client import contract
 from aesthetic_client.errors import InputError
 
-PROVENANCE_FILE = f"provenance.{contract.TENSORRT.name}.json"
-ONNX_PROVENANCE_FILE = f"provenance.{contract.ONNX_CUDA.name}.json"
+PROVENANCE_FILE = contract.TENSORRT.provenance_file
+ONNX_PROVENANCE_FILE = contract.ONNX_CUDA.provenance_file
 REBUILD = "aesthetic export --target tensorrt"
 
 # Where the library lies in NVIDIA's images, and where its archive is usually unpacked.

@@ -36,7 +36,7 @@ Provenance = dict[str, object]
 
 def file_of(profile: contract.Profile) -> str:
     """The name of the JSON beside a profile's artifact: `provenance.json` for the default's."""
-    return f"provenance.{profile.name}.json" if profile.name else "provenance.json"
+    return profile.provenance_file
 
 
 def tower_provenance(

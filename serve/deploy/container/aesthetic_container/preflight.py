@@ -17,7 +17,7 @@ from aesthetic_container.flags import TLS_FILES
 from aesthetic_container.settings import PLAIN_PROFILE, Settings
 
 EXPORT = "docker compose -f serve/deploy/compose.yaml run --rm export"
-PROVENANCE_FILE = "provenance.json"
+PROVENANCE_FILE = contract.DEFAULT_PROFILE.provenance_file
 # Python models exchange images with Triton through it; docker's own default is 64 MiB.
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_BYTES = 256 * 1024 * 1024
