@@ -1,0 +1,1 @@
+"""Data sets in, scores and filtered data sets out."""
