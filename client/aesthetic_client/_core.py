@@ -18,6 +18,7 @@ DEFAULT_TIMEOUT_S = 120.0  # a CPU scores about one image a second, and a queue 
 DEFAULT_RETRY_S = 120.0  # a server that restarts is back within half a minute
 DEFAULT_IN_FLIGHT = 16  # images; two full batches, so that the server never waits for the client
 
+KINDS = (Encoded, Prepared)
 Loaded = Encoded | Prepared | AestheticError
 Group = tuple[int, list[ImageSource]]  # index of the first item, and the items
 
@@ -86,6 +87,24 @@ def load_group(
         except Exception as error:  # a caller's own object failed while it was read
             loaded.append(ImageError("unreadable", f"{type(error).__name__}: {error}"))
     return loaded
+
+
+def batched(images: Iterable[ImageSource]) -> Group:
+    """The images of one request. Raises InputError for more than it takes."""
+    refuse_single(images, "score_batch")
+    batch = list(images)
+    if len(batch) > MAX_IMAGE_BATCH:
+        raise InputError(
+            f"score_batch takes at most {MAX_IMAGE_BATCH} images, got {len(batch)}; "
+            "for more use score_many"
+        )
+    return 0, batch
+
+
+def rows_by_kind(loaded: Sequence[Loaded]) -> list[list[int]]:
+    """Rows that one request can carry: those of encoded images, and those of prepared ones."""
+    kinds = ([k for k, item in enumerate(loaded) if isinstance(item, kind)] for kind in KINDS)
+    return [rows for rows in kinds if rows]
 
 
 def good_items(loaded: Sequence[Loaded]) -> list[Encoded | Prepared]:
@@ -171,7 +190,7 @@ async def grouped_async(
         yield group
 
 
-def refuse_single(images: object) -> None:
+def refuse_single(images: object, method: str) -> None:
     """Raises InputError for a lone image where many are expected: its bytes would be iterated."""
     if isinstance(images, str | bytes | bytearray | memoryview) or hasattr(images, "__fspath__"):
-        raise InputError("score_many takes an iterable of images; for a single one use score")
+        raise InputError(f"{method} takes an iterable of images; for a single one use score")

@@ -15,7 +15,7 @@ from aesthetic_client._retry import Retry
 from aesthetic_client._translate import translate
 from aesthetic_client._transport_async import AsyncTransport
 from aesthetic_client.contract import AESTHETIC_HEADS, MODELS, Head
-from aesthetic_client.errors import AestheticError
+from aesthetic_client.errors import AestheticError, NoAnswerError, NotServedError
 from aesthetic_client.images import Decode, Encoded, ImageSource, Prepared, load
 from aesthetic_client.results import Health, ScoreResult
 
@@ -54,7 +54,7 @@ class AsyncClient(_core.BaseClient):
         in_flight: int = _core.DEFAULT_IN_FLIGHT,
     ) -> AsyncIterator[ScoreResult]:
         """See Client.score_many; takes an async iterable as well."""
-        _core.refuse_single(images)
+        _core.refuse_single(images, "score_many")
         mode = _core.checked_decode(decode or self.decode)
         groups = _core.grouped_async(images, _core.group_size(mode, in_flight))
         slots = -(-in_flight // _core.group_size(mode, in_flight))
@@ -66,6 +66,26 @@ class AsyncClient(_core.BaseClient):
 
         async for result in _ordered(groups, score_group, slots):
             yield result
+
+    async def score_batch(
+        self,
+        images: Sequence[ImageSource],
+        *,
+        heads: str | Iterable[str] | None = None,
+        embedding: bool = False,
+        decode: Decode | None = None,
+    ) -> list[ScoreResult]:
+        """See Client.score_batch."""
+        group = _core.batched(images)
+        mode = _core.checked_decode(decode or self.decode)
+        chosen = await self._heads(heads)
+        loaded = await asyncio.to_thread(_core.load_group, group[1], mode, self.options)
+        answers: dict[int, ScoreResult] = {}
+        for rows in _core.rows_by_kind(loaded):
+            items = _core.good_items([loaded[row] for row in rows])
+            scored = await self._score_batch(items, chosen, embedding)
+            answers.update(zip(rows, scored, strict=True))
+        return _core.merge(group, loaded, (answers[row] for row in sorted(answers)))
 
     async def embed(self, image: ImageSource) -> NDArray[np.float32]:
         """See Client.embed."""
@@ -141,6 +161,18 @@ class AsyncClient(_core.BaseClient):
     ) -> list[ScoreResult]:
         answer = await self._call(self._transport.infer, _wire.score_request(items, heads))
         return _wire.score_results(answer, heads, embedding)
+
+    async def _score_batch(
+        self, items: Sequence[Encoded | Prepared], heads: Sequence[Head], embedding: bool
+    ) -> list[ScoreResult]:
+        try:
+            return await self._score_items(items, heads, embedding)
+        except (NoAnswerError, NotServedError):  # about no image
+            raise
+        except AestheticError as error:
+            if len(items) == 1:
+                return [ScoreResult(error=error)]
+        return [(await self._score_batch([item], heads, embedding))[0] for item in items]
 
     async def _try_items(
         self, loaded: Sequence[_core.Loaded], heads: Sequence[Head], embedding: bool

@@ -16,7 +16,7 @@ from aesthetic_client._retry import Retry
 from aesthetic_client._translate import translate
 from aesthetic_client._transport import connect
 from aesthetic_client.contract import AESTHETIC_HEADS, MODELS, Head
-from aesthetic_client.errors import AestheticError
+from aesthetic_client.errors import AestheticError, NoAnswerError, NotServedError
 from aesthetic_client.images import Decode, Encoded, ImageSource, Prepared, load
 from aesthetic_client.results import Health, ScoreResult
 
@@ -62,7 +62,7 @@ class Client(_core.BaseClient):
 
         A bad item becomes a result with its `error`, and the rest goes on.
         """
-        _core.refuse_single(images)
+        _core.refuse_single(images, "score_many")
         decode = _core.checked_decode(decode or self.decode)
         groups = _core.grouped(images, _core.group_size(decode, in_flight))
         slots = -(-in_flight // _core.group_size(decode, in_flight))
@@ -73,6 +73,33 @@ class Client(_core.BaseClient):
             return _core.merge(group, loaded, self._try_items(loaded, chosen, embedding))
 
         return _ordered(groups, score_group, slots)
+
+    def score_batch(
+        self,
+        images: Sequence[ImageSource],
+        *,
+        heads: str | Iterable[str] | None = None,
+        embedding: bool = False,
+        decode: Decode | None = None,
+    ) -> list[ScoreResult]:
+        """Score at most MAX_IMAGE_BATCH images with one request, in the calling thread.
+
+        For callers who gather batches themselves. Results are in the order of the images; what is
+        wrong with an image is its result's `error`. Images that the server refuses together are
+        sent again one by one; files and pixels that are mixed go as two requests.
+        Raises NoAnswerError after the client's retries, NotServedError, and InputError for a
+        larger batch or an unknown head.
+        """
+        group = _core.batched(images)
+        mode = _core.checked_decode(decode or self.decode)
+        chosen = self._heads(heads)
+        loaded = _core.load_group(group[1], mode, self.options)
+        answers: dict[int, ScoreResult] = {}
+        for rows in _core.rows_by_kind(loaded):
+            items = _core.good_items([loaded[row] for row in rows])
+            scored = self._score_batch(items, chosen, embedding)
+            answers.update(zip(rows, scored, strict=True))
+        return _core.merge(group, loaded, (answers[row] for row in sorted(answers)))
 
     def embed(self, image: ImageSource) -> NDArray[np.float32]:
         """The CLIP ViT-L/14 embedding of one image: float32 (768,), L2-normalised."""
@@ -147,6 +174,18 @@ class Client(_core.BaseClient):
     ) -> list[ScoreResult]:
         answer = self._call(self._transport.infer, _wire.score_request(items, heads))
         return _wire.score_results(answer, heads, embedding)
+
+    def _score_batch(
+        self, items: Sequence[Encoded | Prepared], heads: Sequence[Head], embedding: bool
+    ) -> list[ScoreResult]:
+        try:
+            return self._score_items(items, heads, embedding)
+        except (NoAnswerError, NotServedError):  # about no image
+            raise
+        except AestheticError as error:
+            if len(items) == 1:
+                return [ScoreResult(error=error)]
+        return [self._score_batch([item], heads, embedding)[0] for item in items]
 
     def _try_items(
         self, loaded: Sequence[_core.Loaded], heads: Sequence[Head], embedding: bool
