@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from aesthetic_client.contract import EMBEDDING_DIM
-
 KEY = "key"
 STATUS = "status"
 ERROR = "error"
@@ -37,7 +35,8 @@ def scored_schema(outputs: Sequence[str], embedding: str | None) -> pa.Schema:
         pa.field(HEIGHT, pa.int32()),
     ]
     if embedding:
-        fields.append(pa.field(EMBEDDING, pa.list_(EMBEDDING_TYPES[embedding], EMBEDDING_DIM)))
+        # No fixed-size list: Arrow below 26 writes its nulls to parquet and cannot read them back.
+        fields.append(pa.field(EMBEDDING, pa.list_(EMBEDDING_TYPES[embedding])))
     return pa.schema(fields)
 
 
