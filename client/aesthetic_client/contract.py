@@ -150,6 +150,12 @@ ONNX_CUDA = Profile("onnx-cuda", "onnxruntime", "model.fp16.onnx", "fp16", 128)
 TENSORRT = Profile("tensorrt", "tensorrt", "model.plan", "fp16", 128)
 PROFILES = (DEFAULT_PROFILE, ONNX_CUDA, TENSORRT)
 
+# --- heads as data -----------------------------------------------------------------------------
+
+# Beside the heads' ONNX file: their weights, for scoring stored embeddings without a server.
+HEADS_DATA = "heads.safetensors"
+HEADS_DATA_FORMAT = "aesthetic-heads-1"  # `format` of its metadata
+
 # --- provenance --------------------------------------------------------------------------------
 
 # Keys under this prefix in a served model's config `parameters` say where its numbers come from.

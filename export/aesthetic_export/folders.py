@@ -16,7 +16,14 @@ _PARTIAL = ".{name}.partial-{pid}"  # the new one, growing
 _OLD = ".{name}.old"  # the one before, for the moment between two renames
 # Built, or left by tools: never part of a model's source.
 _NOT_SOURCE = shutil.ignore_patterns(
-    "__pycache__", "*.pyc", ".*", "*.onnx", "*.onnx.data", "*.plan", "provenance*.json"
+    "__pycache__",
+    "*.pyc",
+    ".*",
+    "*.onnx",
+    "*.onnx.data",
+    "*.plan",
+    "*.safetensors",
+    "provenance*.json",
 )
 DALI_FOLDER = "dali"  # of the source: models for a backend that not every Triton has
 
