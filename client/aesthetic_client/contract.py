@@ -129,7 +129,8 @@ class Profile:
     """A way to serve `clip_image`, chosen by Triton's `--model-config-name`.
 
     `name` is that of `configs/NAME.pbtxt`, "" of `config.pbtxt`; `artifact` the file in
-    `clip_image/1`; `max_batch` that of `clip_image` alone, which batches across requests.
+    `clip_image/1`; `max_batch` that of `clip_image` alone, which batches across requests. A model
+    without `configs/NAME.pbtxt` keeps its `config.pbtxt`, and with it the default profile.
     """
 
     name: str
@@ -143,12 +144,44 @@ class Profile:
         """The name of the JSON beside the artifact that says where its numbers come from."""
         return f"provenance.{self.name}.json" if self.name else "provenance.json"
 
+    @property
+    def config_file(self) -> str:
+        """The config that Triton reads in this profile, within a model's folder."""
+        return f"configs/{self.name}.pbtxt" if self.name else "config.pbtxt"
+
 
 DEFAULT_PROFILE = Profile("", "onnxruntime", "model.onnx", "fp32", MAX_IMAGE_BATCH)
 # Where a GPU computes, a batch of eight would leave most of it idle.
 ONNX_CUDA = Profile("onnx-cuda", "onnxruntime", "model.fp16.onnx", "fp16", 128)
 TENSORRT = Profile("tensorrt", "tensorrt", "model.plan", "fp16", 128)
 PROFILES = (DEFAULT_PROFILE, ONNX_CUDA, TENSORRT)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model that TENSORRT serves by a plan, built from the ONNX file of the profile `source`.
+
+    The plan takes 1 to `max_batch` items and is tuned for `opt_batch`. Without an `optional` plan
+    its config is left out of the served repository too, and the ONNX file serves.
+    """
+
+    model: Model
+    source: Profile
+    opt_batch: int
+    max_batch: int
+    optional: bool = False
+
+
+TOWER_PLAN = Plan(CLIP_IMAGE, ONNX_CUDA, opt_batch=32, max_batch=TENSORRT.max_batch)
+# In fp32, tuned for what the tower's largest batch hands on.
+HEADS_PLAN = Plan(
+    AESTHETIC_HEADS,
+    DEFAULT_PROFILE,
+    opt_batch=TENSORRT.max_batch,
+    max_batch=AESTHETIC_HEADS.max_batch,
+    optional=True,
+)
+PLANS = (TOWER_PLAN, HEADS_PLAN)
 
 # --- heads as data -----------------------------------------------------------------------------
 

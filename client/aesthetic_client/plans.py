@@ -22,7 +22,6 @@ from aesthetic_client import contract
 from aesthetic_client.errors import InputError
 
 PROVENANCE_FILE = contract.TENSORRT.provenance_file
-ONNX_PROVENANCE_FILE = contract.ONNX_CUDA.provenance_file
 REBUILD = "aesthetic export --target tensorrt"
 
 # Where the library lies in NVIDIA's images, and where its archive is usually unpacked.
@@ -57,19 +56,25 @@ class Machine:
     tensorrt: str | None = None
 
 
-def check_plan(provenance: Mapping[str, Any], machine: Machine, *, rebuild: str = REBUILD) -> None:
+def check_plan(
+    provenance: Mapping[str, Any],
+    machine: Machine,
+    *,
+    plan: object = contract.TENSORRT.artifact,
+    rebuild: str = REBUILD,
+) -> None:
     """Compare what a plan was built with, and on, with what would run it.
 
-    `provenance` is provenance.tensorrt.json's content; `rebuild` the command to name. A machine
-    whose TensorRT is unknown is not judged by it. Every GPU has to fit: Triton puts an instance on
-    each. Raises PlanError.
+    `provenance` is provenance.tensorrt.json's content; `plan` what to call the plan, `rebuild` the
+    command to name. A machine whose TensorRT is unknown is not judged by it. Every GPU has to fit:
+    Triton puts an instance on each. Raises PlanError.
     """
     version = provenance.get("tensorrt")
     capability = provenance.get("compute_capability")
     if not isinstance(version, str) or not isinstance(capability, str):
         raise PlanError(
-            f"{contract.TENSORRT.artifact} does not say which TensorRT and GPU it was built with; "
-            f"build it anew: {rebuild}"
+            f"{plan} does not say which TensorRT and GPU it was built with; build it anew: "
+            f"{rebuild}"
         )
     reasons = []
     if not machine.gpus:
@@ -87,38 +92,30 @@ def check_plan(provenance: Mapping[str, Any], machine: Machine, *, rebuild: str 
     if reasons:
         built_on = provenance.get("gpu") or "a GPU"
         raise PlanError(
-            f"{contract.TENSORRT.artifact} was built by TensorRT {version} on {built_on} (compute "
-            f"capability {capability}), but {' and '.join(reasons)}; build it where it serves: "
-            f"{rebuild}"
+            f"{plan} was built by TensorRT {version} on {built_on} (compute capability "
+            f"{capability}), but {' and '.join(reasons)}; build it where it serves: {rebuild}"
         )
 
 
 def check_repository(repository: Path, machine: Machine, *, rebuild: str | None = None) -> None:
-    """The plan of a model repository: there, whole, of the ONNX file beside it, and for `machine`.
+    """Each plan of a model repository: there, whole, of the ONNX file beside it, and for `machine`.
 
     Reads file sizes and JSON only. `rebuild` is the command to name, by default ours with this
-    repository. Raises PlanError.
+    repository. Raises PlanError for the first that Triton could not or should not serve.
     """
     rebuild = rebuild or f"{REBUILD} --repository {repository}"
-    folder = repository / contract.CLIP_IMAGE.name / "1"
-    plan = folder / contract.TENSORRT.artifact
-    if not plan.is_file():
-        raise PlanError(f"{plan} is not there; build it: {rebuild}")
-    built = _read(folder / PROVENANCE_FILE)
-    check_plan(built, machine, rebuild=rebuild)
-    size = plan.stat().st_size
-    if built.get("plan_bytes") not in (None, size):
-        raise PlanError(
-            f"{plan} has {size} bytes, but was built with {built['plan_bytes']}: it was cut or "
-            f"replaced; build it anew: {rebuild}"
-        )
-    hashes = _read(folder / ONNX_PROVENANCE_FILE).get("artifact_sha256")
-    now = hashes.get(contract.ONNX_CUDA.artifact) if isinstance(hashes, dict) else None
-    if now is not None and built.get("onnx_sha256") != now:
-        raise PlanError(
-            f"{plan} was built from another {contract.ONNX_CUDA.artifact} than the one beside it; "
-            f"build it anew: {rebuild}"
-        )
+    for plan in served_plans(repository):
+        _check_files(repository / plan.model.name / "1", plan.source, machine, rebuild)
+
+
+def served_plans(repository: Path) -> list[contract.Plan]:
+    """The plans that Triton would load: an optional one's config is there only with its plan."""
+    return [
+        plan
+        for plan in contract.PLANS
+        if not plan.optional
+        or (repository / plan.model.name / contract.TENSORRT.config_file).is_file()
+    ]
 
 
 def this_machine(folders: Sequence[Path] = LIBRARY_FOLDERS) -> Machine:
@@ -127,10 +124,10 @@ def this_machine(folders: Sequence[Path] = LIBRARY_FOLDERS) -> Machine:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when the repository's plan fits this machine, 2 when it does not."""
+    """0 when the repository's plans fit this machine, 2 when one does not."""
     parser = argparse.ArgumentParser(
         prog="python -m aesthetic_client.plans",
-        description="Does the TensorRT plan of a model repository fit this machine?",
+        description="Do the TensorRT plans of a model repository fit this machine?",
     )
     parser.add_argument("repository", type=Path, help="the model repository that Triton serves")
     parser.add_argument("--rebuild", help=f"the command to name in a refusal (default: {REBUILD})")
@@ -142,8 +139,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     note = "" if machine.tensorrt else "; no TensorRT library was found to compare with"
-    print(f"{contract.TENSORRT.artifact} fits this machine{note}")
+    served = " and ".join(plan.model.name for plan in served_plans(parsed.repository))
+    print(f"{contract.TENSORRT.artifact} of {served} fits this machine{note}")
     return 0
+
+
+def _check_files(folder: Path, source: contract.Profile, machine: Machine, rebuild: str) -> None:
+    plan = folder / contract.TENSORRT.artifact
+    if not plan.is_file():
+        raise PlanError(f"{plan} is not there; build it: {rebuild}")
+    built = _read(folder / PROVENANCE_FILE)
+    check_plan(built, machine, plan=plan, rebuild=rebuild)
+    size = plan.stat().st_size
+    if built.get("plan_bytes") not in (None, size):
+        raise PlanError(
+            f"{plan} has {size} bytes, but was built with {built['plan_bytes']}: it was cut or "
+            f"replaced; build it anew: {rebuild}"
+        )
+    hashes = _read(folder / source.provenance_file).get("artifact_sha256")
+    now = hashes.get(source.artifact) if isinstance(hashes, dict) else None
+    if now is not None and built.get("onnx_sha256") != now:
+        raise PlanError(
+            f"{plan} was built from another {source.artifact} than the one beside it; build it "
+            f"anew: {rebuild}"
+        )
 
 
 def _release(version: str) -> tuple[str, ...]:

@@ -8,8 +8,13 @@ kept as `source_NAME`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
+from aesthetic_client.contract import EMBEDDING_DIM
 
 KEY = "key"
 STATUS = "status"
@@ -35,9 +40,22 @@ def scored_schema(outputs: Sequence[str], embedding: str | None) -> pa.Schema:
         pa.field(HEIGHT, pa.int32()),
     ]
     if embedding:
-        # No fixed-size list: Arrow below 26 writes its nulls to parquet and cannot read them back.
-        fields.append(pa.field(EMBEDDING, pa.list_(EMBEDDING_TYPES[embedding])))
+        # Without nulls, since Arrow below 26 writes a fixed-size list's nulls to parquet and cannot
+        # read them back: rows without an embedding hold NaN.
+        kind = pa.list_(EMBEDDING_TYPES[embedding], EMBEDDING_DIM)
+        fields.append(pa.field(EMBEDDING, kind, nullable=False))
     return pa.schema(fields)
+
+
+def embedding_array(
+    embeddings: Sequence[NDArray[np.floating[Any]] | None], dtype: str
+) -> pa.FixedSizeListArray:
+    """The embedding column of these vectors (768,); NaN for those that are None."""
+    matrix = np.full((len(embeddings), EMBEDDING_DIM), np.nan, dtype)
+    for row, embedding in enumerate(embeddings):
+        if embedding is not None:
+            matrix[row] = embedding
+    return pa.FixedSizeListArray.from_arrays(matrix.reshape(-1), EMBEDDING_DIM)
 
 
 def renamed_metadata(metadata: pa.Table, taken: Sequence[str]) -> pa.Table:

@@ -21,7 +21,8 @@ _BY_FILE = {profile.artifact: profile for profile in contract.PROFILES}
 
 def files_of(profile: Profile) -> tuple[str, ...]:
     """The names that a profile's artifact may have in a version folder."""
-    return (profile.artifact, data_name(profile.artifact))
+    beside = (contract.HEADS_DATA,) if profile is contract.DEFAULT_PROFILE else ()
+    return (profile.artifact, data_name(profile.artifact), *beside)
 
 
 def keep_artifact(existing: Path, version: Path, profile: Profile) -> None:
@@ -31,6 +32,22 @@ def keep_artifact(existing: Path, version: Path, profile: Profile) -> None:
             folders.link_file(existing / name, version)
     if (known := provenance.read_provenance(existing, profile)) is not None:
         provenance.write_provenance(version, known, profile)
+
+
+def drop_artifact(version: Path, profile: Profile) -> None:
+    """Remove a profile's artifact and its provenance, as far as they are there."""
+    for name in (*files_of(profile), profile.provenance_file):
+        (version / name).unlink(missing_ok=True)
+
+
+def leave_out_plan_config(model_folder: Path) -> None:
+    """Without its plan a model's `tensorrt` config goes too: Triton then takes `config.pbtxt`.
+
+    That is silent, so it is only for a plan that scores as the default profile does, an optional
+    one; without its config the tower would be served in fp32 and nobody would know.
+    """
+    if not has_artifact(model_folder / "1", contract.TENSORRT):
+        (model_folder / contract.TENSORRT.config_file).unlink(missing_ok=True)
 
 
 def has_artifact(version: Path, profile: Profile) -> bool:

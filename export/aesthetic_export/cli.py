@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Build the model repository that `aesthetic serve` serves: export the image tower and the "
         "aesthetic heads to ONNX, compare each with its torch module, and write where its numbers "
-        "come from. With --target tensorrt, on a GPU and inside the serving container, add the "
-        "TensorRT plan of that GPU. Prints the repository's path."
+        "come from. With --target tensorrt, on a GPU and inside the serving container, add both as "
+        "TensorRT plans of that GPU. Prints the repository's path."
     )
     parser.add_argument(
         "--repository",
@@ -74,14 +74,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         choices=("onnx", "tensorrt"),
         default="onnx",
-        help="onnx (the default), or tensorrt: the plan, from ONNX files that are there already or "
-        "are exported first; needs the GPU and the TensorRT that will serve it",
+        help="onnx (the default), or tensorrt: plans, from ONNX files that are there already or "
+        "are exported first; needs the GPU and the TensorRT that will serve them",
     )
     parser.add_argument(
         "--opt-batch",
         type=int,
         metavar="N",
-        help="with --target tensorrt: the batch that the plan is tuned for (default: 32)",
+        help="with --target tensorrt: the batch that the tower's plan is tuned for (default: "
+        f"{contract.TOWER_PLAN.opt_batch})",
     )
     parser.add_argument(
         "--with-dali",

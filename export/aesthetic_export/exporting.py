@@ -18,7 +18,7 @@ from aesthetic_export.onnx_export import ExportError
 from aesthetic_export.parity import ParityError, Pixels
 from aesthetic_export.provenance import read_provenance
 from aesthetic_export.repository import build_repository
-from aesthetic_export.tensorrt_builder import Batches, PlanBuildError, load_tensorrt
+from aesthetic_export.tensorrt_builder import PlanBuildError, load_tensorrt
 from aesthetic_export.tensorrt_export import PlanMaker, missing_onnx
 from aesthetic_export.towers import Tower
 from aesthetic_export.weights import parse_weights
@@ -26,7 +26,7 @@ from aesthetic_export.weights import parse_weights
 
 @dataclass(frozen=True)
 class Job:
-    """What the command line asks for. `plan` adds the TensorRT plan, tuned for `opt_batch`."""
+    """What the command line asks for. `plan` adds the plans; the tower's is for `opt_batch`."""
 
     target: Path
     weights: str
@@ -42,7 +42,10 @@ class Job:
     weights_folders: tuple[Path, ...]
 
     def is_done(self) -> bool:
-        """The repository has everything asked for; a plan that does not fit this machine is not."""
+        """The repository has everything asked for, plans that fit this machine if they are.
+
+        An optional plan that was refused is not there, and is tried again.
+        """
         optional = contract.OPTIONAL_MODELS if self.with_dali else ()
         if not all((self.target / model.name).is_dir() for model in optional):
             return False
@@ -51,7 +54,8 @@ class Job:
                 plans.check_repository(self.target, plans.this_machine())
             except plans.PlanError:
                 return False
-            return not missing_onnx(self.target)
+            every = plans.served_plans(self.target) == list(contract.PLANS)
+            return every and not missing_onnx(self.target)
         wanted = [
             (name, profile)
             for name in self.models
@@ -59,6 +63,9 @@ class Job:
             if profile is contract.DEFAULT_PROFILE
             or (name == CLIP_IMAGE.name and profile is ONNX_CUDA and "fp16" in self.precisions)
         ]
+        data = self.target / AESTHETIC_HEADS.name / "1" / contract.HEADS_DATA
+        if AESTHETIC_HEADS.name in self.models and not data.is_file():
+            return False
         return all(read_provenance(self.target / name / "1", profile) for name, profile in wanted)
 
     def run(self) -> bool:
@@ -103,10 +110,9 @@ class Job:
     def _plan_maker(self, images: Pixels | None) -> Iterator[PlanMaker]:
         """Raises InputError where there is no TensorRT or no GPU: before anything is exported."""
         trt = load_tensorrt()
-        batches = Batches(opt=self.opt_batch) if self.opt_batch is not None else Batches()
         with Gpu() as gpu:
             folder = self.cache / TENSORRT.name
-            yield PlanMaker(trt, gpu, folder, console.phases, batches, images)
+            yield PlanMaker(trt, gpu, folder, console.phases, self.opt_batch, images)
 
     def _heads(self, store: FileStore, *, auto: bool) -> tuple[HeadWeights, ...]:
         if AESTHETIC_HEADS.name in self.models:

@@ -194,13 +194,20 @@ def fp16_tolerance(score: Score, embeddings: FloatArray) -> Tolerance:
 
 
 def heads_parity(
-    path: Path, module: nn.Module, embeddings: FloatArray, *, batches: Sequence[Sequence[int]]
+    score: Score,
+    reference: Sequence[FloatArray],
+    embeddings: FloatArray,
+    *,
+    batches: Sequence[Sequence[int]],
+    artifact: str = contract.DEFAULT_PROFILE.artifact,
+    against: str = "its torch module",
 ) -> ParityReport:
-    """Compare the ONNX heads at `path` with `module` on unit `embeddings` (n, 768)."""
-    reference = run_torch(module, embeddings)
-    session = onnx_session(path)
+    """Compare the heads' scores of unit `embeddings` (n, 768) with `reference`, (n, 1) a head.
+
+    `batches` says which embeddings travel together; each must be in one at least.
+    """
     order = [index for batch in batches for index in batch]
-    found = [run_onnx(session, embeddings[list(batch)]) for batch in batches]
+    found = [score(embeddings[list(batch)]) for batch in batches]
     differences = [
         np.abs(np.concatenate(there).astype(np.float64) - here[order])
         for here, there in zip(reference, zip(*found, strict=True), strict=True)
@@ -212,6 +219,8 @@ def heads_parity(
         _per_head(differences),
         AESTHETIC_HEADS_FP32,
         _spread(embeddings),
+        artifact=artifact,
+        reference=against,
     )
 
 

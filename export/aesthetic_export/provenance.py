@@ -25,9 +25,9 @@ _DISTRIBUTIONS = {
     "onnxruntime": "onnxruntime",
     "open_clip": "open_clip_torch",
 }
-# What says which tower an artifact computes; a plan has it from its ONNX file.
-TOWER_FIELDS = (
-    *("model", "weights", "weights_sha256", "source", "seed"),
+# What says which weights an artifact computes with; a plan has it from its ONNX file.
+WEIGHTS_FIELDS = (
+    *("model", "weights", "weights_sha256", "source", "heads", "seed"),
     *("activation", "preprocessing", "precision", "opset"),
 )
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aesthetic_client import contract
-from aesthetic_client.contract import DEFAULT_PROFILE, ONNX_CUDA, TENSORRT, Profile
+from aesthetic_client.contract import DEFAULT_PROFILE, ONNX_CUDA, TENSORRT, Plan, Profile
 from aesthetic_export import artifacts, folders, parity, provenance, samples
 from aesthetic_export.files import sha256_of
 from aesthetic_export.heads import HeadWeights, seeded_heads
+from aesthetic_export.heads_data import heads_data_scorer, write_heads_data
 from aesthetic_export.onnx_export import (
     ExportError,
     check_half_graph,
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 Exported = tuple[parity.ParityReport, provenance.Provenance]
-# Makes the plan in clip_image's version folder; the second path is aesthetic_heads' version folder.
-MakePlan = Callable[[Path, Path, Say], Exported]
+# Makes a plan in its model's version folder; every model's is named, whether it is filled yet or
+# not. None: an optional plan was refused, and nothing is left of it.
+MakePlan = Callable[[Plan, Mapping[str, Path], Say], Exported | None]
 
 HEADS_PARITY_VECTORS = 512
 RANGE_IMAGES = 2
@@ -48,8 +50,8 @@ def build_repository(
     """Build or renew the servable repository `target`, all of it or nothing.
 
     A `tower` becomes `clip_image` in each of `precisions`, `heads` become `aesthetic_heads`, and
-    `make_plan` adds a TensorRT plan; every artifact that is not made anew is kept, unless it is of
-    another tower than the new one. fp16 is never alone: its fp32 sibling is made where there is
+    `make_plan` adds the TensorRT plans; every artifact that is not made anew is kept, unless it is
+    of other weights than the new ones. fp16 is never alone: its fp32 sibling is made where there is
     none of the same weights. `comparison_heads` turn the tower's differences into scores where
     `heads` are not exported (seeded ones by default). `images` (n, 224, 224, 3) uint8 are what the
     parity check looks at, `source` the hand-written repository. `with_dali` adds the optional
@@ -62,7 +64,9 @@ def build_repository(
     folders.check_target(target, source)
     reports: list[parity.ParityReport] = []
     models = folders.source_models(source, with_dali=with_dali)
+    plans = {plan.model.name: plan for plan in contract.PLANS}
     with folders.exclusive(target), folders.staged(target, sorted(models)) as stages:
+        versions = {name: stage / "1" for name, stage in stages.items()}
         for name, stage in stages.items():
             version, existing = folders.copy_model(models[name], stage), target / name / "1"
             made: dict[Profile, Exported] = {}
@@ -73,14 +77,18 @@ def build_repository(
                 _keep(existing, version, made, say, of=tower)
             elif name == contract.AESTHETIC_HEADS.name and heads is not None:
                 made = {DEFAULT_PROFILE: export_heads(version, heads, say)}
+                if artifacts.has_artifact(existing, TENSORRT) and make_plan is None:
+                    say(f"{TENSORRT.artifact} of {name} is of the heads before and was left out")
             else:
                 _keep(existing, version, made, say)
-            if name == contract.CLIP_IMAGE.name and make_plan is not None:
-                (version / TENSORRT.artifact).unlink(missing_ok=True)
-                scorer = stages[contract.AESTHETIC_HEADS.name] / "1"
-                _write(version, made)
-                made[TENSORRT] = make_plan(version, scorer, say)
             _write(version, made)
+            if name in plans and make_plan is not None:
+                artifacts.drop_artifact(version, TENSORRT)
+                if (planned := make_plan(plans[name], versions, say)) is not None:
+                    made[TENSORRT] = planned
+                    _write(version, made)
+            if name in plans and plans[name].optional:
+                artifacts.leave_out_plan_config(stage)
             artifacts.annotate(stage)
             reports += [report for report, _ in made.values()]
     return reports
@@ -142,7 +150,10 @@ def export_tower(
 
 
 def export_heads(folder: Path, heads: Sequence[HeadWeights], say: Say) -> Exported:
-    """Write `aesthetic_heads` into `folder` and compare it. Raises ParityError."""
+    """Write `aesthetic_heads` into `folder`, as ONNX and as data, and compare both.
+
+    Raises ParityError.
+    """
     from aesthetic_export.modules import AestheticHeads
 
     known = provenance.heads_provenance(heads)
@@ -151,9 +162,21 @@ def export_heads(folder: Path, heads: Sequence[HeadWeights], say: Say) -> Export
     files = onnx_from_module(
         module, contract.AESTHETIC_HEADS, folder, metadata=provenance.metadata_of(known)
     )
+    data = write_heads_data(folder, heads, known)
     vectors = samples.unit_vectors(HEADS_PARITY_VECTORS)
-    report = parity.heads_parity(files[0], module, vectors, batches=[[0], [1], range(len(vectors))])
-    return report, certified(known, files, report)
+    reference = parity.run_torch(module, vectors)
+    batches = [[0], [1], range(len(vectors))]
+    report, data_report = (
+        parity.heads_parity(scorer, reference, vectors, batches=batches, artifact=artifact)
+        for scorer, artifact in (
+            (parity.onnx_scorer(files[0]), DEFAULT_PROFILE.artifact),
+            (heads_data_scorer(data), data.name),
+        )
+    )
+    if not data_report:
+        raise parity.ParityError(data_report)
+    known["data_parity"] = data_report.as_dict()
+    return report, certified(known, [*files, data], report)
 
 
 def certified(

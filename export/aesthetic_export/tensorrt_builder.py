@@ -15,11 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from aesthetic_client.contract import CLIP_IMAGE, TENSORRT, Model
+from aesthetic_client.contract import Model, Plan
 from aesthetic_client.errors import InputError
 
 OPTIMIZATION_LEVEL = 3  # the builder's own default, stated; 4 and 5 take many times as long
-OPT_BATCH = 32
 # `tensorrt` is a package over `tensorrt_bindings`, which alone suffices beside the library itself.
 MODULES = ("tensorrt", "tensorrt_bindings")
 DOCUMENTED_WAY = (
@@ -37,9 +36,14 @@ class PlanBuildError(RuntimeError):
 class Batches:
     """The optimisation profile: the smallest, the tuned and the largest batch."""
 
+    opt: int
+    max: int
     min: int = 1
-    opt: int = OPT_BATCH
-    max: int = TENSORRT.max_batch
+
+    @classmethod
+    def of(cls, plan: Plan, opt: int | None = None) -> Batches:
+        """The contract's, tuned for `opt` where it is given. Raises InputError."""
+        return cls(plan.opt_batch if opt is None else opt, plan.max_batch)
 
     def __post_init__(self) -> None:
         if not 1 <= self.min <= self.opt <= self.max:
@@ -66,8 +70,8 @@ def plan_from_onnx(
     trt: Any,
     path: Path,
     *,
-    model: Model = CLIP_IMAGE,
-    batches: Batches = Batches(),  # frozen
+    model: Model,
+    batches: Batches,
     timing_cache: Path | None = None,
     on_phase: OnPhase | None = None,
     configure: Callable[[Any], None] = lambda _: None,
@@ -86,6 +90,8 @@ def plan_from_onnx(
         raise PlanBuildError(f"TensorRT cannot parse {path.name}: {_parser_errors(parser, logger)}")
     config = builder.create_builder_config()
     config.builder_optimization_level = OPTIMIZATION_LEVEL
+    # On by default: it would round what the graph keeps in fp32 to 10 bits before multiplying.
+    config.clear_flag(trt.BuilderFlag.TF32)
     profile = builder.create_optimization_profile()
     for name, (smallest, tuned, largest) in batches.shapes(model).items():
         profile.set_shape(name, smallest, tuned, largest)

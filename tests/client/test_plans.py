@@ -106,6 +106,28 @@ def test_a_cut_a_stale_an_unknown_and_an_absent_plan_are_refused(repository):
         check_repository(repository, HERE)
 
 
+def test_the_heads_plan_is_checked_where_their_config_makes_triton_load_it(repository, capsys):
+    config = repository / "aesthetic_heads" / "configs" / "tensorrt.pbtxt"
+    config.parent.mkdir(parents=True)
+    config.touch()
+    folder = repository / "aesthetic_heads" / "1"
+    with pytest.raises(PlanError, match=r"aesthetic_heads/1/model\.plan is not there; build it: "):
+        check_repository(repository, HERE)
+    folder.mkdir()
+    (folder / "model.plan").write_bytes(b"heads")
+    built = {**BUILT, "plan_bytes": 5, "onnx_sha256": "ef"}
+    (folder / "provenance.tensorrt.json").write_text(json.dumps(built))
+    assert check_repository(repository, HERE) is None
+    onnx = folder / "provenance.json"
+    onnx.write_text(json.dumps({"artifact_sha256": {"model.onnx": "ef"}}))
+    assert check_repository(repository, HERE) is None
+    onnx.write_text(json.dumps({"artifact_sha256": {"model.onnx": "00"}}))
+    with pytest.raises(PlanError, match=r"aesthetic_heads/1/model\.plan .*another model\.onnx"):
+        check_repository(repository, HERE)
+    config.unlink()  # Triton takes config.pbtxt, and with it the ONNX file
+    assert check_repository(repository, HERE) is None
+
+
 def fake_nvidia_smi(folder: Path, monkeypatch, script: str) -> None:
     program = folder / "nvidia-smi"
     program.write_text(f"#!/bin/sh\n{script}\n")
@@ -134,7 +156,7 @@ def test_a_machine_without_nvidia_smi_has_no_gpu(monkeypatch):
 def test_the_command_exits_with_0_or_2_and_the_sentence(repository, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(plans, "this_machine", lambda: HERE)
     assert plans.main([str(repository)]) == 0
-    assert capsys.readouterr().out == "model.plan fits this machine\n"
+    assert capsys.readouterr().out == "model.plan of clip_image fits this machine\n"
     monkeypatch.setattr(plans, "this_machine", lambda: Machine((H200,), "11.4.0"))
     assert plans.main([str(repository), "--rebuild", "make plan"]) == 2
     printed = capsys.readouterr()

@@ -138,9 +138,10 @@ def _table(
         row["error"] = None if ok else "the file is cut off"
         row["image"] = next((name for name in files if name in IMAGES), None)
         row |= {"width": 96 if ok else None, "height": 64 if ok else None}
-        if embedding and ok:
+        if embedding:
             vector = np.random.default_rng(index).standard_normal(768)
-            row["embedding"] = (vector / np.linalg.norm(vector)).astype(embedding)
+            length = np.linalg.norm(vector) if ok else np.nan
+            row["embedding"] = (vector / length).astype(embedding)
         rows.append(row)
     ours = pa.Table.from_pylist(rows, schema=schema)
     fields = [json.loads(files.get("json", b"{}")) for _, files in samples]

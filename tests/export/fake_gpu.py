@@ -1,4 +1,4 @@
-"""A machine with a GPU, as far as making a plan can tell.
+"""A machine with a GPU, as far as making plans can tell.
 
 Its driver is in C and its memory the host's; its TensorRT's plans are computed by ONNX Runtime.
 """
@@ -6,12 +6,14 @@ Its driver is in C and its memory the host's; its TensorRT's plans are computed 
 from __future__ import annotations
 
 import ctypes
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from aesthetic_export.parity import onnx_embedder
+from aesthetic_client.contract import PLANS, model_named
+from aesthetic_export.parity import onnx_session, run_onnx
 
 DRIVER = r"""
 #include <stdlib.h>
@@ -68,8 +70,14 @@ class Monitor:
 
 
 class Config:
+    tf32 = True
+
     def __init__(self) -> None:
         self.cache = b""
+
+    def clear_flag(self, flag: str) -> None:
+        assert flag == BuilderFlag.TF32
+        self.tf32 = False
 
     def add_optimization_profile(self, profile: Any) -> int:
         return 0
@@ -93,8 +101,12 @@ class Profile:
         assert (smallest[1:], largest[1:]) == (tuned[1:], tuned[1:])
 
 
+class BuilderFlag:
+    TF32 = "TF32"
+
+
 class Builder:
-    builds: ClassVar[bool] = True
+    refused: ClassVar[tuple[str, ...]] = ()  # names of models that it does not build
 
     def __init__(self, logger: Any) -> None:
         self.logger = logger
@@ -104,7 +116,8 @@ class Builder:
     create_optimization_profile = staticmethod(Profile)
 
     def build_serialized_network(self, network: Any, config: Any) -> bytes | None:
-        if not self.builds:
+        assert not config.tf32
+        if model_of(network.path) in self.refused:
             self.logger.log(Logger.Severity.WARNING, "not serious")
             self.logger.log(Logger.Severity.ERROR, "no tactic for node 7")
             return None
@@ -129,19 +142,26 @@ class OnnxParser:
         return True
 
 
-class Context:
-    """Computes what the ONNX file computes, plus `error`, from and to memory by its address."""
+def model_of(path: Path) -> str:
+    """The model whose version folder it is in, or will be in when the export ends."""
+    return path.parent.parent.name.lstrip(".").partition(".partial")[0]
 
-    error: ClassVar[float] = 0.0
+
+class Context:
+    """Computes what the ONNX file computes, plus `errors`, from and to memory by its address."""
+
+    errors: ClassVar[dict[str, float]] = {}  # by the model's name
 
     def __init__(self, path: Path) -> None:
-        self.embed = onnx_embedder(path)
+        self.session = onnx_session(path)
+        self.model = model_named(model_of(path))
         self.addresses: dict[str, int] = {}
         self.shape: tuple[int, ...] = ()
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
-        return name == "pixels" and shape[0] <= 128
+        largest = {plan.model: plan.max_batch for plan in PLANS}[self.model]
+        return name == self.model.inputs[0].name and shape[0] <= largest
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
@@ -150,12 +170,18 @@ class Context:
     def execute_async_v3(self, stream: int) -> bool:
         if not stream:
             return False
-        size = int(np.prod(self.shape))
-        host = (ctypes.c_uint8 * size).from_address(self.addresses["pixels"])
-        pixels = np.frombuffer(host, np.uint8).reshape(self.shape)
-        distinct, order = np.unique(pixels, axis=0, return_inverse=True)  # a full batch repeats
-        found = (self.embed(distinct)[order.ravel()] + self.error).astype(np.float32)
-        ctypes.memmove(self.addresses["embedding"], found.ctypes.data, found.nbytes)
+        (given,) = self.model.inputs
+        dtype = np.dtype({"UINT8": np.uint8, "FP32": np.float32}[given.dtype])
+        host = (ctypes.c_uint8 * (prod(self.shape) * dtype.itemsize)).from_address(
+            self.addresses[given.name]
+        )
+        items = np.frombuffer(host, dtype).reshape(self.shape)
+        distinct, order = np.unique(items, axis=0, return_inverse=True)  # a full batch repeats
+        error = self.errors.get(self.model.name, 0.0)
+        results = run_onnx(self.session, distinct)
+        for tensor, result in zip(self.model.outputs, results, strict=True):
+            found = (result[order.ravel()] + error).astype(np.float32)
+            ctypes.memmove(self.addresses[tensor.name], found.ctypes.data, found.nbytes)
         return True
 
 
@@ -174,6 +200,6 @@ class Runtime:
 
 class FakeTensorRT:
     __version__ = "11.4.0.106"
-    BuilderFlag = Network
+    BuilderFlag = BuilderFlag
     ILogger, IProgressMonitor = Logger, Monitor
     Builder, OnnxParser, Runtime = Builder, OnnxParser, Runtime

@@ -1,4 +1,4 @@
-"""`aesthetic export --target tensorrt`, from its options to a described plan, on a made-up GPU."""
+"""`aesthetic export --target tensorrt`, from its options to described plans, on a made-up GPU."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def repository(tiny_repository, tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def planned(driver, tiny_repository, tmp_path_factory) -> tuple[Path, str]:
-    """A repository to which the command has added what was missing and the plan; its stderr."""
+    """A repository to which the command has added what was missing and the plans; its stderr."""
     folder = tmp_path_factory.mktemp("planned")
     target = shutil.copytree(tiny_repository, folder / "repository")
     code = (
@@ -95,10 +95,11 @@ def test_what_is_missing_is_exported_first_and_every_step_is_shown(planned):
     target, shown = planned
     text = " ".join(shown.split())
     assert "lacks clip_image/1/model.fp16.onnx: exporting first" in text
-    assert "building model.plan with TensorRT 11.4.0.106 for Test GPU" in text
-    assert "PASS clip_image (model.plan) against the fp32 ONNX file" in text
+    for model in ("clip_image", "aesthetic_heads"):
+        assert f"building model.plan of {model} with TensorRT 11.4.0.106 for Test GPU" in text
+        assert f"PASS {model} (model.plan) against the fp32 ONNX file" in text
+        assert (target / model / "1" / "model.plan").is_file()
     assert "PASS clip_image (model.fp16.onnx) against its fp32 torch module" in text
-    assert (target / "clip_image/1/model.plan").is_file()
     (cache,) = (target.parent / "cache" / "tensorrt").iterdir()
     assert cache.name == "tensorrt-11.4.0.106-Test-GPU-8.9.timing"
     assert cache.read_bytes() == b"timings"
@@ -132,19 +133,52 @@ def test_the_plan_says_what_it_was_built_with_of_what_and_how_near_it_comes(plan
     plans.check_repository(planned[0], FITTING)
 
 
+def test_the_heads_plan_says_the_same_of_itself(planned):
+    folder = planned[0] / "aesthetic_heads" / "1"
+    written = json.loads((folder / "provenance.tensorrt.json").read_text())
+    onnx = json.loads((folder / "provenance.json").read_text())
+    assert (written["tensorrt"], written["compute_capability"]) == ("11.4.0.106", "8.9")
+    assert written["profile"] == {
+        "embedding": {"min": [1, 768], "opt": [128, 768], "max": [4096, 768]}
+    }
+    assert written["onnx_sha256"] == onnx["artifact_sha256"]["model.onnx"]
+    assert written["onnx_data_sha256"] is None
+    assert written["onnx_bytes"] == (folder / "model.onnx").stat().st_size
+    assert written["plan_bytes"] == (folder / "model.plan").stat().st_size
+    assert written["precision"] == "fp32"
+    for field in ("model", "weights", "heads", "seed", "opset"):
+        assert written[field] == onnx[field]
+    parity = written["parity"]
+    assert (parity["passed"], parity["items"]) == (True, 4096)
+    assert parity["batch_sizes"] == [1, 128, 4096]
+    assert parity["tolerance"] == {"score": 2e-5, "cosine": None, "heads": {}}
+    assert parity["max_score_difference"] < 2e-5
+
+
+def served_provenance(model_folder: Path, profile: contract.Profile) -> dict[str, str]:
+    config = text_format.Parse((model_folder / profile.config_file).read_text(), ModelConfig())
+    return {key: value.string_value for key, value in config.parameters.items()}
+
+
 def test_each_profiles_config_has_the_provenance_of_its_own_artifact(planned):
     folder = planned[0] / "clip_image"
     for profile in contract.PROFILES:
-        name = f"configs/{profile.name}.pbtxt" if profile.name else "config.pbtxt"
-        config = text_format.Parse((folder / name).read_text(), ModelConfig())
         known = json.loads((folder / "1" / file_of(profile)).read_text())
-        served = {key: value.string_value for key, value in config.parameters.items()}
+        served = served_provenance(folder, profile)
         assert served["provenance.precision"] == profile.precision
         hashes = json.loads(served["provenance.artifact_sha256"])
         assert hashes == known["artifact_sha256"]
         assert profile.artifact in hashes
         assert ("provenance.tensorrt" in served) == (profile is contract.TENSORRT)
         assert ("provenance.fp16_ranges" in served) == (profile is contract.ONNX_CUDA)
+    for profile, artifact in (
+        (contract.DEFAULT_PROFILE, "model.onnx"),
+        (contract.TENSORRT, "model.plan"),
+    ):
+        served = served_provenance(planned[0] / "aesthetic_heads", profile)
+        assert served["provenance.precision"] == "fp32"
+        assert list(json.loads(served["provenance.artifact_sha256"])) == [artifact]
+        assert ("provenance.tensorrt" in served) == (profile is contract.TENSORRT)
 
 
 def test_a_plan_is_made_of_onnx_files_alone_without_torch(planned, driver, tmp_path):
@@ -178,6 +212,8 @@ def test_a_plan_is_made_of_onnx_files_alone_without_torch(planned, driver, tmp_p
     assert done.returncode == 0, done.stderr
     written = json.loads((target / "clip_image/1/provenance.tensorrt.json").read_text())
     assert written["profile"]["pixels"]["opt"][0] == 16
+    heads = json.loads((target / "aesthetic_heads/1/provenance.tensorrt.json").read_text())
+    assert heads["profile"]["embedding"]["opt"][0] == 128  # the option is the tower's
     assert "torch" in written["versions"]  # installed, if not importable: versions are metadata
 
 
@@ -241,9 +277,9 @@ def test_a_plan_that_fails_changes_nothing(machine, again, monkeypatch, capsys, 
     before = contents(again)
     if how in ("error", "nan"):
         error = float("nan") if how == "nan" else 1e-3
-        monkeypatch.setattr(fake_gpu.Context, "error", error)
+        monkeypatch.setattr(fake_gpu.Context, "errors", {"clip_image": error})
     elif how == "build":
-        monkeypatch.setattr(fake_gpu.Builder, "builds", False)
+        monkeypatch.setattr(fake_gpu.Builder, "refused", ("clip_image",))
     else:
         ctypes.c_int.in_dll(machine, "failing").value = 700
     try:
@@ -252,6 +288,84 @@ def test_a_plan_that_fails_changes_nothing(machine, again, monkeypatch, capsys, 
         ctypes.c_int.in_dll(machine, "failing").value = 0
     assert says in " ".join(capsys.readouterr().err.split())
     assert contents(again) == before
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        (
+            "error",
+            "aesthetic_heads (model.plan) differs from the fp32 ONNX file: scores within 3.",
+        ),
+        ("nan", "aesthetic_heads (model.plan) differs from the fp32 ONNX file: scores within nan"),
+        ("build", "TensorRT does not build model.onnx: no tactic for node 7"),
+    ],
+)
+def test_heads_whose_plan_fails_are_served_from_onnx_and_the_towers_plan_is_kept(
+    machine, again, monkeypatch, capsys, how, says
+):
+    if how == "build":
+        monkeypatch.setattr(fake_gpu.Builder, "refused", ("aesthetic_heads",))
+    else:
+        error = float("nan") if how == "nan" else 3e-5
+        monkeypatch.setattr(fake_gpu.Context, "errors", {"aesthetic_heads": error})
+    heads, tower = again / "aesthetic_heads", again / "clip_image" / "1"
+    before, built = contents(heads), (tower / "provenance.tensorrt.json").read_text()
+    assert run("--target", "tensorrt", "--repository", again) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert says in shown
+    assert (
+        "aesthetic_heads has no model.plan therefore: in the profile 'tensorrt' its model.onnx"
+        in (shown)
+    )
+    assert "PASS clip_image (model.plan)" in shown
+    assert (tower / "provenance.tensorrt.json").read_text() != built
+    after = contents(heads)
+    assert {name: after.get(name) for name in before if after.get(name) != before[name]} == {
+        "1/model.plan": None,
+        "1/provenance.tensorrt.json": None,
+        "configs/tensorrt.pbtxt": None,  # without it Triton takes config.pbtxt
+    }
+    plans.check_repository(again, FITTING)
+    # It is tried again, and so is what is not there for any other reason.
+    assert run("--target", "tensorrt", "--if-missing", "--repository", again) == 0
+    assert "already exported" not in capsys.readouterr().err
+
+
+def test_only_the_heads_plan_is_optional_and_without_it_its_config_is_not_served(tiny_repository):
+    assert [plan.model.name for plan in contract.PLANS if plan.optional] == ["aesthetic_heads"]
+    assert not (tiny_repository / "aesthetic_heads" / contract.TENSORRT.config_file).exists()
+    assert (tiny_repository / "clip_image" / contract.TENSORRT.config_file).is_file()
+    assert plans.served_plans(tiny_repository) == [contract.TOWER_PLAN]
+
+
+def test_heads_exported_anew_leave_their_plan_out_and_a_kept_one_stays(machine, again, capsys):
+    heads = again / "aesthetic_heads"
+    before = contents(heads)
+    options = ("--repository", again, "--weights", "seeded:0", "--head-weights", "seeded:0")
+    assert run(*options, "--model", "clip_image") == 0
+    assert contents(heads) == before
+    assert run(*options, "--model", "aesthetic_heads") == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "model.plan of aesthetic_heads is of the heads before and was left out" in shown
+    assert plans.served_plans(again) == [contract.TOWER_PLAN]
+    assert not list(heads.rglob("*plan*")) and not list(heads.rglob("*tensorrt*"))
+    assert run("--target", "tensorrt", "--if-missing", "--repository", again) == 0
+    assert plans.served_plans(again) == [contract.TOWER_PLAN, contract.HEADS_PLAN]
+    plans.check_repository(again, FITTING)
+
+
+def test_a_heads_plan_that_does_not_fit_is_refused_by_what_where_and_how(planned, again):
+    path = again / "aesthetic_heads" / "1" / "provenance.tensorrt.json"
+    built = json.loads(path.read_text())
+    path.write_text(json.dumps({**built, "tensorrt": "11.3.0.1", "gpu": "Old GPU"}))
+    with pytest.raises(plans.PlanError) as caught:
+        plans.check_repository(again, FITTING)
+    assert str(caught.value) == (
+        f"{again}/aesthetic_heads/1/model.plan was built by TensorRT 11.3.0.1 on Old GPU (compute "
+        "capability 8.9), but this machine has TensorRT 11.4.0; build it where it serves: "
+        f"aesthetic export --target tensorrt --repository {again}"
+    )
 
 
 def test_if_missing_builds_only_where_the_plan_is_absent_or_does_not_fit(
@@ -266,7 +380,8 @@ def test_if_missing_builds_only_where_the_plan_is_absent_or_does_not_fit(
     monkeypatch.setattr(plans, "this_machine", lambda: other)
     assert run(*options) == 0
     changed = {name for name, sha256 in contents(again).items() if before.get(name) != sha256}
-    assert "clip_image/1/provenance.tensorrt.json" in changed
+    for model in ("clip_image", "aesthetic_heads"):
+        assert f"{model}/1/provenance.tensorrt.json" in changed
     assert not any(
         "onnx" in name.rpartition("/")[2]
         for name in changed - {"clip_image/configs/onnx-cuda.pbtxt"}

@@ -6,6 +6,7 @@ A proxy. It shares TensorRT's parser, type rules and builder API; its plans are 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ import pytest
 from onnx import TensorProto, helper
 
 from aesthetic_client import contract
-from aesthetic_export.tensorrt_builder import Batches, PlanBuildError, plan_from_onnx
+from aesthetic_client.contract import HEADS_PLAN, TOWER_PLAN
+from aesthetic_export.files import FileStore
+from aesthetic_export.heads import published_heads
+from aesthetic_export.modules import AestheticHeads
+from aesthetic_export.onnx_export import onnx_from_module
+from aesthetic_export.tensorrt_builder import (
+    Batches,
+    PlanBuildError,
+    make_logger,
+    plan_from_onnx,
+)
 
 rtx = pytest.importorskip(
     "tensorrt_rtx_bindings", reason="tensorrt-rtx-cu13-libs and -bindings are not installed"
@@ -31,8 +42,16 @@ def for_sm89(config: Any) -> None:
     assert config.set_compute_capability(rtx.ComputeCapability.SM89, 0)
 
 
-def compiled(path: Path, **options: Any) -> Any:
-    return plan_from_onnx(rtx, path, configure=for_sm89, **options)
+def compiled(
+    path: Path,
+    plan: contract.Plan = TOWER_PLAN,
+    configure: Callable[[Any], None] = for_sm89,
+    **options: Any,
+) -> Any:
+    batches = Batches.of(plan)
+    return plan_from_onnx(
+        rtx, path, model=plan.model, batches=batches, configure=configure, **options
+    )
 
 
 @pytest.mark.slow
@@ -42,6 +61,41 @@ def test_the_whole_fp16_tower_compiles(full_fp16_repository):
     plan = compiled(path)
     assert time.monotonic() - begun < GATE_S
     assert 600e6 < plan.nbytes < 700e6  # 304 M weights of two bytes
+
+
+@pytest.fixture(scope="module")
+def heads_onnx(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The published heads, as they are served."""
+    folder = tmp_path_factory.mktemp("heads")
+    heads = published_heads(FileStore(folder / "cache", (shared_data / "heads",)))
+    (path,) = onnx_from_module(AestheticHeads(heads), contract.AESTHETIC_HEADS, folder)
+    return path
+
+
+def test_the_real_heads_compile_in_fp32_without_tf32(heads_onnx):
+    flags = []
+
+    def configure(config: Any) -> None:
+        for_sm89(config)
+        flags.append(config.get_flag(rtx.BuilderFlag.TF32))
+
+    assert 4.5e6 < compiled(heads_onnx, HEADS_PLAN, configure).nbytes < 5.5e6  # the MLP: 0.9 M
+    assert flags == [False]
+    assert rtx.Builder(make_logger(rtx)).create_builder_config().get_flag(rtx.BuilderFlag.TF32)
+
+
+def test_every_number_of_the_heads_is_fp32_from_input_to_scores(heads_onnx):
+    logger = make_logger(rtx)
+    network = rtx.Builder(logger).create_network(0)
+    parser = rtx.OnnxParser(network, logger)
+    assert parser.parse_from_file(str(heads_onnx))
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    tensors = [layer.get_output(index) for layer in layers for index in range(layer.num_outputs)]
+    given = network.get_input(0)
+    assert (given.name, given.dtype, tuple(given.shape)) == ("embedding", rtx.float32, (-1, 768))
+    assert {tensor.dtype for tensor in tensors} == {rtx.float32}
+    scores = [network.get_output(index).name for index in range(network.num_outputs)]
+    assert scores == [tensor.name for tensor in contract.SCORES]
 
 
 # RTX measures nothing, but takes the calls.
@@ -60,17 +114,20 @@ def test_the_tiny_tower_compiles_with_progress_and_a_timing_cache(half_onnx, tmp
     assert compiled(half_onnx, timing_cache=cache).nbytes == plan.nbytes
 
 
-def test_the_profile_is_the_contracts():
-    shapes = Batches().shapes(contract.CLIP_IMAGE)
+def test_the_profiles_are_the_contracts():
+    shapes = Batches.of(TOWER_PLAN).shapes(contract.CLIP_IMAGE)
     assert shapes == {"pixels": ((1, 224, 224, 3), (32, 224, 224, 3), (128, 224, 224, 3))}
-    for wrong in ({"min": 0}, {"opt": 0}, {"opt": 129}, {"max": 8}):
+    shapes = Batches.of(HEADS_PLAN).shapes(contract.AESTHETIC_HEADS)
+    assert shapes == {"embedding": ((1, 768), (128, 768), (4096, 768))}
+    assert Batches.of(TOWER_PLAN, 16) == Batches(opt=16, max=128, min=1)
+    for wrong in ({"opt": 32, "min": 0}, {"opt": 0}, {"opt": 129}, {"opt": 4, "min": 5}):
         with pytest.raises(ValueError, match="min <= opt <= max"):
-            Batches(**wrong)
+            Batches(**{"max": 128, **wrong})
 
 
 def test_a_profile_that_the_graph_does_not_take_is_refused(half_onnx):
     with pytest.raises(PlanBuildError, match="TensorRT"):
-        compiled(half_onnx, model=contract.AESTHETIC_HEADS)  # its input is `embedding`
+        compiled(half_onnx, HEADS_PLAN)  # its input is `embedding`
 
 
 def saved(folder: Path, nodes: list[onnx.NodeProto], *weights: onnx.TensorProto) -> Path:

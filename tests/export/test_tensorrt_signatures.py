@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from trt_signatures import Signatures, dump
 
-from aesthetic_export.tensorrt_builder import make_logger, make_monitor, plan_from_onnx
+from aesthetic_client import contract
+from aesthetic_client.contract import HEADS_PLAN, TOWER_PLAN
+from aesthetic_export.tensorrt_builder import Batches, make_logger, make_monitor, plan_from_onnx
 from aesthetic_export.tensorrt_runner import PlanRunner
 
 # Another version's bindings, unpacked, e.g. of 10.x: named to look at them by hand.
@@ -54,12 +56,20 @@ class HostGpu:
     def synchronize(self) -> None: ...
 
 
-def test_the_builder_calls_what_there_is(real, tmp_path):
+@pytest.mark.parametrize("plan", contract.PLANS, ids=lambda plan: plan.model.name)
+def test_the_builder_calls_what_there_is(real, tmp_path, plan):
     onnx = tmp_path / "model.onnx"
     onnx.write_bytes(b"graph")
     cache = tmp_path / "cache"
-    plan = plan_from_onnx(real.module(), onnx, timing_cache=cache, on_phase=lambda *_: None)
-    assert plan == cache.read_bytes() == b"serialized"
+    built = plan_from_onnx(
+        real.module(),
+        onnx,
+        model=plan.model,
+        batches=Batches.of(plan),
+        timing_cache=cache,
+        on_phase=lambda *_: None,
+    )
+    assert built == cache.read_bytes() == b"serialized"
     assert {
         "Builder.__init__",
         "Builder.create_network",
@@ -72,6 +82,7 @@ def test_the_builder_calls_what_there_is(real, tmp_path):
         "IOptimizationProfile.set_shape",
         "IBuilderConfig.add_optimization_profile",
         "IBuilderConfig.builder_optimization_level =",
+        "IBuilderConfig.clear_flag",
         "IBuilderConfig.progress_monitor =",
         "IBuilderConfig.create_timing_cache",
         "IBuilderConfig.set_timing_cache",
@@ -80,17 +91,31 @@ def test_the_builder_calls_what_there_is(real, tmp_path):
     } <= set(real.calls)
 
 
-def test_the_runner_calls_what_there_is(real):
-    runner = PlanRunner(real.module(), b"plan", HostGpu(), max_batch=4)  # type: ignore[arg-type]
-    found = runner.embed(np.zeros((2, 224, 224, 3), np.uint8))
-    assert (found.shape, found.dtype) == ((2, 768), np.float32)
+def test_fp32_is_multiplied_as_fp32(real):
+    """TF32 is the one flag that the builder clears, and TensorRT has it, enabled by default."""
+    assert "TF32" in real.classes["BuilderFlag"]["values"]
+    assert real.parameters("IBuilderConfig", "clear_flag")[0][0] == [("flag", False)]
+
+
+@pytest.mark.parametrize(
+    ("plan", "items", "dims"),
+    [
+        (TOWER_PLAN, np.zeros((2, 224, 224, 3), np.uint8), [768]),
+        (HEADS_PLAN, np.zeros((2, 768), np.float32), [1] * 5),
+    ],
+    ids=["tower", "heads"],
+)
+def test_the_runner_calls_what_there_is(real, plan, items, dims):
+    gpu: Any = HostGpu()
+    runner = PlanRunner(real.module(), b"plan", gpu, model=plan.model, max_batch=4)
+    found = runner.run(items)
+    assert [(array.shape, array.dtype) for array in found] == [((2, n), np.float32) for n in dims]
     assert real.calls[1:] == [
         "Runtime.__init__",
         "Runtime.deserialize_cuda_engine",
         "ICudaEngine.create_execution_context",
         "IExecutionContext.set_input_shape",
-        "IExecutionContext.set_tensor_address",
-        "IExecutionContext.set_tensor_address",
+        *["IExecutionContext.set_tensor_address"] * (1 + len(dims)),
         "IExecutionContext.execute_async_v3",
     ]
 

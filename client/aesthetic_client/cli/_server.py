@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from aesthetic_client import contract
@@ -52,21 +52,25 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def connected(arguments: argparse.Namespace) -> Iterator[Client]:
     """A client of the server that the arguments mean; a server started for it is stopped after."""
-    if arguments.url:
-        if arguments.repository:
-            raise InputError("--repository is for a started server; --url names a running one")
-        with _client(arguments, arguments.url) as client:
-            _warn_if_meaningless(client)
-            yield client
-        return
+    if arguments.url and arguments.repository:
+        raise InputError("--repository is for a started server; --url names a running one")
+    with (
+        nullcontext(arguments.url) if arguments.url else served_url(arguments) as url,
+        _client(arguments, url) as client,
+    ):
+        _warn_if_meaningless(client)
+        yield client
+
+
+@contextmanager
+def served_url(arguments: argparse.Namespace) -> Iterator[str]:
+    """The address of a server started over --repository, or the default one; stopped after."""
     serve = load_room("aesthetic_serve", "serve")
     server = serve.EmbeddedServer(arguments.repository or default_repository())
     with status("starting Triton (or give --url of a running server)"):
         server.start()
     try:
-        with _client(arguments, server.grpc_url) as client:
-            _warn_if_meaningless(client)
-            yield client
+        yield server.grpc_url
     finally:
         server.stop(grace_s=0)  # nothing of ours is on its way any more
 

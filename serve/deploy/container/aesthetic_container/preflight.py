@@ -53,12 +53,14 @@ def missing_files(repository: Path, profile: contract.Profile) -> Iterator[str]:
         contract.CLIP_IMAGE.name: profile.artifact,
         contract.AESTHETIC_HEADS.name: contract.DEFAULT_PROFILE.artifact,
     }
+    if profile is contract.TENSORRT:
+        artifacts |= {plan.model.name: profile.artifact for plan in plans.served_plans(repository)}
     for model in contract.MODELS:
         wanted = [f"{model.name}/config.pbtxt"]
         if model.name in artifacts:
             wanted.append(f"{model.name}/1/{artifacts[model.name]}")
         if model is contract.CLIP_IMAGE and profile.name:
-            wanted.append(f"{model.name}/configs/{profile.name}.pbtxt")
+            wanted.append(f"{model.name}/{profile.config_file}")
         yield from (path for path in wanted if not (repository / path).is_file())
 
 

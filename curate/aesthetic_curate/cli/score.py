@@ -1,0 +1,271 @@
+"""`aesthetic curate score`: a data set in, a scored parquet a shard out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from aesthetic_client._wire import resolve_heads
+from aesthetic_client.cli._server import served_url
+from aesthetic_client.contract import DEFAULT_HEAD, SEEDED_WEIGHTS, Head
+from aesthetic_client.errors import InputError
+from aesthetic_curate.cli._progress import Bar
+from aesthetic_curate.config import (
+    DEFAULT_IN_FLIGHT,
+    DEFAULT_PATIENCE_S,
+    DEFAULT_TIMEOUT_S,
+    Job,
+    ScoreConfig,
+    is_seeded,
+)
+from aesthetic_curate.errors import NoSamplesError
+from aesthetic_curate.inputs import InputOptions, find_shards
+from aesthetic_curate.local_heads import LocalHeads
+from aesthetic_curate.runs import Plan, Summary, plan
+from aesthetic_curate.runs import run as run_shards
+from aesthetic_curate.servers import Servers
+from aesthetic_curate.shards import Shard
+
+DEFAULT_WORKERS = 2  # while one reads the end of its shard, the other keeps the servers busy
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input",
+        nargs="+",
+        help="tars, parquets, .npy files or folders of them or of images; globs, {00000..00099} "
+        "and fsspec URLs (s3://...) too",
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder or URL")
+    _add_server_arguments(parser)
+    _add_input_arguments(parser)
+    parser.add_argument(
+        "--heads",
+        metavar="NAME[,NAME]",
+        help=f"heads to score with, or all (default: {DEFAULT_HEAD.name})",
+    )
+    parser.add_argument(
+        "--embedding",
+        choices=("float16", "float32"),
+        help="keep embeddings, in a column; float16 moves scores by 2e-4 at most",
+    )
+    parser.add_argument(
+        "--tar-min",
+        type=float,
+        metavar="SCORE",
+        help="write NAME.tar too: samples with at least this score, byte for byte",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N shards")
+    parser.add_argument("--shard-index", type=int, default=0, metavar="I", help="of --shard-count")
+    parser.add_argument(
+        "--shard-count",
+        type=int,
+        default=1,
+        metavar="N",
+        help="machines that share the work: each takes every Nth shard, from its --shard-index",
+    )
+
+
+def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url",
+        action="append",
+        default=[],
+        metavar="URL[,URL]",
+        help="running servers, grpc://host:8001 or http://host:8000; else one is started",
+    )
+    parser.add_argument("--repository", type=Path, help="model repository for the started server")
+    parser.add_argument(
+        "--local",
+        action="store_true",
+        help="score stored embeddings here, with the heads of --repository, without a server",
+    )
+    parser.add_argument("--decode", choices=("server", "client"), default="server")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=DEFAULT_WORKERS,
+        metavar="N",
+        help=f"processes, a shard each at a time (default: {DEFAULT_WORKERS})",
+    )
+    parser.add_argument(
+        "--in-flight",
+        type=int,
+        default=DEFAULT_IN_FLIGHT,
+        metavar="N",
+        help=f"images a worker has on their way to each server (default: {DEFAULT_IN_FLIGHT})",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT_S,
+        metavar="S",
+        help=f"seconds for one request, the queue included (default: {DEFAULT_TIMEOUT_S:g})",
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=DEFAULT_PATIENCE_S,
+        metavar="S",
+        help="seconds that servers may all be away before the run stops "
+        f"(default: {DEFAULT_PATIENCE_S:g})",
+    )
+
+
+def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    default = InputOptions()
+    parser.add_argument(
+        "--rows-per-shard",
+        type=int,
+        metavar="N",
+        default=default.rows_per_shard,
+        help="of a parquet, an array or a folder of images",
+    )
+    parser.add_argument("--key-column", metavar="NAME", help="else key, id, ...")
+    parser.add_argument("--image-column", metavar="NAME", help="bytes, paths or URLs; else found")
+    parser.add_argument("--embedding-column", metavar="NAME", help="else found by its name")
+    parser.add_argument(
+        "--image-extensions",
+        metavar="EXT[,EXT]",
+        help=f"files that are images, preferred first (default: "
+        f"{','.join(default.image_extensions)})",
+    )
+    parser.add_argument(
+        "--normalize", action="store_true", help="stored embeddings may have any length"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when every shard is done; samples without a score are rows with the reason."""
+    _check(arguments)
+    options = _options(arguments)
+    shards = find_shards(arguments.input, options)
+    mine = shards[arguments.shard_index :: arguments.shard_count][: arguments.limit]
+    if not mine:
+        raise NoSamplesError(
+            f"--shard-index {arguments.shard_index} of {arguments.shard_count}: there are only "
+            f"{len(shards)} shards"
+        )
+    with _job(arguments, options, mine) as job:
+        todo = plan(mine, job)
+        _say(todo, job)
+        summary = Summary()
+        for stats in todo.done:
+            summary.add(stats)
+        with Bar(len(mine), len(todo.done)) as bar:
+            for stats in run_shards(todo.todo, job, arguments.workers, bar.show):
+                summary.add(stats)
+    _say_summary(summary, arguments.output)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for option in ("workers", "in_flight", "rows_per_shard", "shard_count", "limit"):
+        value = getattr(arguments, option)
+        if value is not None and value < 1:
+            raise InputError(f"--{option.replace('_', '-')} takes a number above 0, got {value}")
+    if not 0 <= arguments.shard_index < arguments.shard_count:
+        raise InputError(
+            f"--shard-index counts from 0 to --shard-count - 1, got {arguments.shard_index} of "
+            f"{arguments.shard_count}"
+        )
+    if arguments.local and arguments.url:
+        raise InputError("--local scores without a server; leave --url away")
+    if arguments.url and arguments.repository:
+        raise InputError("--repository is for a started server; --url names running ones")
+
+
+def _options(arguments: argparse.Namespace) -> InputOptions:
+    options = InputOptions(
+        rows_per_shard=arguments.rows_per_shard,
+        key_column=arguments.key_column,
+        image_column=arguments.image_column,
+        embedding_column=arguments.embedding_column,
+    )
+    if arguments.image_extensions is None:
+        return options
+    names = [name.strip().lower().lstrip(".") for name in arguments.image_extensions.split(",")]
+    return replace(options, image_extensions=tuple(name for name in names if name))
+
+
+@contextmanager
+def _job(
+    arguments: argparse.Namespace, options: InputOptions, shards: Sequence[Shard]
+) -> Iterator[Job]:
+    """The job, with a server started for it where one is wanted."""
+    draft = Job(
+        out=arguments.output,
+        urls=(),
+        config=ScoreConfig((), arguments.embedding, arguments.normalize, arguments.tar_min),
+        options=options,
+        decode=arguments.decode,
+        in_flight=arguments.in_flight,
+        timeout_s=arguments.timeout,
+        patience_s=arguments.patience,
+    )
+    if arguments.local:
+        if any(shard.kind != "embeddings" for shard in shards):
+            raise InputError("--local scores stored embeddings; images need the tower of a server")
+        folder = arguments.repository
+        local = LocalHeads.read(folder)
+        yield _known(draft, arguments, local.heads, local.provenance, heads_file=str(local.path))
+        return
+    urls = tuple(one.strip() for url in arguments.url for one in url.split(",") if one.strip())
+    if urls:
+        yield _asked(replace(draft, urls=urls), arguments)
+        return
+    with served_url(arguments) as url:
+        yield _asked(replace(draft, urls=(url,)), arguments)
+
+
+def _asked(draft: Job, arguments: argparse.Namespace) -> Job:
+    servers = Servers(draft)
+    try:
+        return _known(draft, arguments, servers.heads(), servers.provenance())
+    finally:
+        servers.close()
+
+
+def _known(
+    draft: Job,
+    arguments: argparse.Namespace,
+    heads: tuple[Head, ...],
+    provenance: object,
+    **known: object,
+) -> Job:
+    asked = arguments.heads
+    names = asked if asked in (None, "all") else [name.strip() for name in asked.split(",")]
+    config = replace(draft.config, heads=resolve_heads(names, heads))
+    return replace(draft, config=config, provenance=provenance, **known)  # type: ignore[arg-type]
+
+
+def _say(todo: Plan, job: Job) -> None:
+    """What a user should know before a long run."""
+    if is_seeded(job.provenance):
+        print(f"WARNING: the model has weights: {SEEDED_WEIGHTS}", file=sys.stderr)
+    if not job.provenance:
+        print("WARNING: the server does not say where its weights come from", file=sys.stderr)
+    if todo.done:
+        print(f"{len(todo.done)} shards are done already", file=sys.stderr)
+    if todo.other_settings:
+        print(
+            f"{todo.other_settings} shards were scored with other settings or another model, "
+            "and are redone",
+            file=sys.stderr,
+        )
+    if todo.other_input:
+        print(f"{todo.other_input} shards have changed since, and are redone", file=sys.stderr)
+
+
+def _say_summary(summary: Summary, output: str) -> None:
+    scored = summary.statuses["ok"]
+    print(f"{summary.shards} shards, {summary.samples} samples, {scored} scored: {output}")
+    for status, count in sorted(summary.statuses.items()):
+        if status != "ok":
+            print(f"  {count} {status}")
+    if summary.kept is not None:
+        print(f"  {summary.kept} in the filtered tars")

@@ -1,0 +1,225 @@
+"""The shard function: a shard in, its scored files out, its stats file last."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from aesthetic_client.contract import Head
+from aesthetic_curate import columns
+from aesthetic_curate.config import FORMAT, Job, ScoreConfig
+from aesthetic_curate.errors import StoppedError
+from aesthetic_curate.opening import open_source
+from aesthetic_curate.outcomes import Outcome
+from aesthetic_curate.rows import RowWriter
+from aesthetic_curate.samples import Chunk, Sample, Source
+from aesthetic_curate.shards import Shard
+from aesthetic_curate.stats import ScoreStats
+from aesthetic_curate.storage import Folder, identity
+
+STATS_SUFFIX = "_stats.json"
+REFUSALS = 50  # images refused one after another, for no fault of theirs: the server is broken
+# A tar ends with two empty blocks and fills its last record.
+TAR_BLOCK, TAR_RECORD = 512, 10_240
+
+
+class Scorer(Protocol):
+    """What scores: servers, or for stored embeddings the heads at hand."""
+
+    def score(self, samples: Iterable[Sample]) -> Iterator[Outcome]: ...
+
+    def score_embeddings(
+        self, embeddings: NDArray[np.float32], heads: Sequence[Head]
+    ) -> dict[str, NDArray[np.float32]]: ...
+
+    def close(self) -> None: ...
+
+
+class Watch:
+    """Told of samples as they are scored; may end the shard by raising StoppedError."""
+
+    def scored(self, samples: int, failed: int) -> None:
+        """So many more samples have a row; so many of them no score."""
+
+
+def stats_name(shard: str) -> str:
+    """The name of the file that marks a shard as done."""
+    return shard + STATS_SUFFIX
+
+
+def score_shard(
+    shard: Shard, job: Job, scorer: Scorer, watch: Watch | None = None
+) -> dict[str, Any]:
+    """Score one shard and write `NAME.parquet`, perhaps `NAME.tar`, and then `NAME_stats.json`.
+
+    Each is written under a temporary name and renamed when whole; an earlier stats file goes first,
+    so that nothing half new counts as done. Returns the stats. Raises UnreadableError for an input
+    that cannot be read at all, OutputError, and StoppedError when no server answers.
+    """
+    started_s = time.monotonic()
+    folder = Folder(job.out)
+    names = [f"{shard.name}.parquet", f"{shard.name}.tar", stats_name(shard.name)]
+    for name in names:
+        folder.sweep(name)
+    folder.remove(names[2])
+    before = identity(shard.url)
+    tally, watch = Tally(job.config), watch or Watch()
+    with ExitStack() as files:
+        parquet = files.enter_context(folder.writing(names[0]))
+        schema = columns.scored_schema(job.config.outputs, job.config.embedding)
+        writer = files.enter_context(RowWriter(parquet, schema))
+        if shard.kind == "embeddings":
+            notes = _score_embeddings(shard, job, scorer, writer, tally, watch)
+        else:
+            tar = None
+            if job.config.tar_min is not None:
+                path = files.enter_context(folder.writing(names[1]))
+                tar = files.enter_context(path.open("wb"))
+            notes = _score_images(shard, job, scorer, writer, tally, watch, tar)
+    if job.config.tar_min is None:
+        folder.remove(names[1])  # of a run with other settings
+    stats = {
+        "format": FORMAT,
+        "shard": asdict(shard),
+        "input": before,
+        **tally.to_json(),
+        "notes": notes,
+        "seconds": round(time.monotonic() - started_s, 3),
+        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "fingerprint": job.fingerprint,
+        "config": asdict(job.config),
+        "options": asdict(job.options),
+        "provenance": job.provenance,
+        "tar": job.config.tar_min is not None and shard.kind != "embeddings",
+    }
+    with folder.writing(names[2]) as path:
+        path.write_text(json.dumps(stats, indent=1) + "\n", "utf-8")
+    return stats
+
+
+class Tally:
+    """Counts and statistics of a shard's rows."""
+
+    def __init__(self, config: ScoreConfig) -> None:
+        self._config = config
+        self._statuses: Counter[str] = Counter()
+        self._scores = {head.output: (head.name, ScoreStats()) for head in config.heads}
+        self.kept = 0
+
+    def add(self, statuses: Counter[str], scores: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take in rows: how many of each status, and their scores by output, NaN for none."""
+        self._statuses.update(statuses)
+        for output, values in scores.items():
+            self._scores[output][1].add(values)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "samples": self._statuses.total(),
+            "statuses": dict(sorted(self._statuses.items())),
+            "kept": None if self._config.tar_min is None else self.kept,
+            "scores": {
+                output: {"head": name, **stats.to_json()}
+                for output, (name, stats) in self._scores.items()
+            },
+        }
+
+
+def _score_images(
+    shard: Shard,
+    job: Job,
+    scorer: Scorer,
+    writer: RowWriter,
+    tally: Tally,
+    watch: Watch,
+    tar: BinaryIO | None,
+) -> dict[str, int]:
+    with open_source(shard, job.options) as source:
+        row = 0
+        for outcomes, metadata in _scored_chunks(source, scorer, watch):
+            table = _table(outcomes, job.config)
+            writer.write(table, metadata)
+            scores = {
+                output: table.column(output).to_numpy(zero_copy_only=False)
+                for output in job.config.outputs
+            }
+            if tar is not None:
+                kept = np.flatnonzero(scores[job.config.outputs[0]] >= job.config.tar_min)
+                for at in kept:
+                    source.append_to(row + int(at), tar)
+                tally.kept += len(kept)
+            tally.add(Counter(outcome.status for outcome in outcomes), scores)
+            row += len(outcomes)
+        if tar is not None:
+            _end_tar(tar)
+        return dict(source.notes)
+
+
+def _scored_chunks(
+    source: Source, scorer: Scorer, watch: Watch
+) -> Iterator[tuple[list[Outcome], pa.Table | None]]:
+    """The outcomes of each chunk with its metadata. Raises StoppedError for a broken server."""
+    chunks: deque[Chunk] = deque()
+
+    def samples() -> Iterator[Sample]:
+        for chunk in source.chunks():
+            if chunk.samples:
+                chunks.append(chunk)
+                yield from chunk.samples
+
+    refusals = 0
+    outcomes: list[Outcome] = []
+    with contextlib.closing(scorer.score(samples())) as scored:  # type: ignore[type-var]
+        for outcome in scored:
+            outcomes.append(outcome)
+            watch.scored(1, int(outcome.status != "ok"))
+            refusals = refusals + 1 if outcome.status == "refused" else 0
+            if refusals == REFUSALS:
+                raise StoppedError(
+                    f"the server refused {REFUSALS} images one after another, the last with: "
+                    f"{outcome.error}; mend it, and run the same command again to go on"
+                )
+            if len(outcomes) == len(chunks[0].samples):
+                yield outcomes, chunks.popleft().metadata
+                outcomes = []
+
+
+def _table(outcomes: Sequence[Outcome], config: ScoreConfig) -> pa.Table:
+    """Our columns of these outcomes."""
+    arrays: dict[str, Any] = {
+        columns.KEY: [outcome.sample.key for outcome in outcomes],
+        columns.STATUS: [outcome.status for outcome in outcomes],
+        columns.ERROR: [outcome.error or None for outcome in outcomes],
+        columns.IMAGE: [outcome.sample.name or None for outcome in outcomes],
+        columns.WIDTH: [outcome.width for outcome in outcomes],
+        columns.HEIGHT: [outcome.height for outcome in outcomes],
+    }
+    for head in config.heads:
+        arrays[head.output] = [outcome.scores.get(head.name) for outcome in outcomes]
+    if config.embedding:
+        arrays[columns.EMBEDDING] = columns.embedding_array(
+            [outcome.embedding for outcome in outcomes], config.embedding
+        )
+    schema = columns.scored_schema(config.outputs, config.embedding)
+    return pa.table([pa.array(arrays[field.name], field.type) for field in schema], schema=schema)
+
+
+def _score_embeddings(
+    shard: Shard, job: Job, scorer: Scorer, writer: RowWriter, tally: Tally, watch: Watch
+) -> dict[str, int]:
+    raise NotImplementedError
+
+
+def _end_tar(tar: BinaryIO) -> None:
+    tar.write(bytes(2 * TAR_BLOCK))
+    tar.write(bytes(-tar.tell() % TAR_RECORD))
