@@ -75,7 +75,7 @@ class Servers:
 
     def heads(self) -> tuple[Head, ...]:
         """The heads that the servers serve."""
-        return self._ask(lambda client: client.heads())
+        return self.ask(lambda client: client.heads())
 
     def provenance(self) -> Mapping[str, Mapping[str, Any]]:
         """Where the served numbers come from. Raises MixedResultsError where servers differ."""
@@ -116,7 +116,7 @@ class Servers:
     ) -> dict[str, NDArray[np.float32]]:
         """Scores (n,) by output name, of unit vectors (n, 768)."""
         names = [head.name for head in heads]
-        scores = self._ask(lambda client: client.score_embeddings_by_head(embeddings, heads=names))
+        scores = self.ask(lambda client: client.score_embeddings_by_head(embeddings, heads=names))
         return {head.output: scores[head.name] for head in heads}
 
     def close(self) -> None:
@@ -144,12 +144,12 @@ class Servers:
         wants = self._job.config.embedding is not None
         if not images:
             return []
-        return self._ask(lambda client: client.score_batch(images, heads=names, embedding=wants))
+        return self.ask(lambda client: client.score_batch(images, heads=names, embedding=wants))
 
     def _ask_one(self, server: _Server) -> Mapping[str, Mapping[str, Any]]:
-        return self._ask(lambda client: client.provenance(), server)
+        return self.ask(lambda client: client.provenance(), server)
 
-    def _ask(self, call: Callable[[Client], T], only: _Server | None = None) -> T:
+    def ask(self, call: Callable[[Client], T], only: _Server | None = None) -> T:
         """The answer of whichever server gives one. Raises what is no matter of availability."""
         deadlines = 0
         while True:
