@@ -111,6 +111,26 @@ def test_each_missing_file_is_named_with_the_cure(served: Settings) -> None:
         assert f"clip_image/configs/{profile.name}.pbtxt" in message
 
 
+def test_the_heads_plan_is_looked_for_where_its_config_is(served: Settings) -> None:
+    if served.profile != "tensorrt":
+        pytest.skip("no other profile has plans")
+    heads = served.repository / "aesthetic_heads"
+    config = heads / contract.TENSORRT.config_file
+    config.parent.mkdir()
+    config.touch()
+    message = refusal(served)
+    assert "lacks aesthetic_heads/1/model.plan for the profile 'tensorrt'" in message
+    (heads / "1" / "model.onnx").rename(heads / "1" / "model.plan")
+    built = {"tensorrt": "11.3.0.1", "gpu": "NVIDIA L4", "compute_capability": "8.9"}
+    (heads / "1" / PROVENANCE_FILE).write_text(json.dumps(built))
+    message = refusal(served)
+    assert "aesthetic_heads/1/model.plan was built by TensorRT 11.3.0.1 on NVIDIA L4" in message
+    assert "this machine has TensorRT 11.4.0" in message and message.endswith(preflight.EXPORT)
+    (heads / "1" / PROVENANCE_FILE).write_text(json.dumps({**built, "tensorrt": "11.4.0.106"}))
+    preflight.check_files(served)
+    preflight.check_machine(served, L4)
+
+
 def test_an_unknown_profile_lists_the_known() -> None:
     assert "known are default, onnx-cuda, tensorrt" in refusal(Settings(profile="cuda"))
 

@@ -177,7 +177,7 @@ def test_each_profiles_config_has_the_provenance_of_its_own_artifact(planned):
     ):
         served = served_provenance(planned[0] / "aesthetic_heads", profile)
         assert served["provenance.precision"] == "fp32"
-        assert list(json.loads(served["provenance.artifact_sha256"])) == [artifact]
+        assert artifact in json.loads(served["provenance.artifact_sha256"])
         assert ("provenance.tensorrt" in served) == (profile is contract.TENSORRT)
 
 

@@ -24,13 +24,17 @@ from tritonclient.grpc import model_config_pb2
 
 from aesthetic_client import Client, contract
 from aesthetic_client.contract import (
+    AESTHETIC_HEADS,
     CLIP_IMAGE,
     DEFAULT_PROFILE,
+    HEADS_PLAN,
     MODELS,
     ONNX_CUDA,
+    PLANS,
     PROFILES,
     TENSORRT,
     Model,
+    Plan,
     Profile,
 )
 
@@ -166,6 +170,36 @@ def test_tensorrt_warms_up_each_graph() -> None:
     check_graphs(text)
     captured = {spec.batch_size for spec in parsed(text).optimization.cuda.graph_spec}
     assert captured == set(range(1, contract.MAX_IMAGE_BATCH + 1))
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.model.name)
+def test_each_plan_is_served_by_tensorrt_up_to_its_largest_batch(plan: Plan) -> None:
+    config = config_of(plan.model, TENSORRT)
+    assert (config.backend, config.default_model_filename) == ("tensorrt", TENSORRT.artifact)
+    assert config.max_batch_size == plan.max_batch
+    assert 1 < plan.opt_batch <= plan.max_batch
+    # Its provenance is appended; what a CPU needs has no place here.
+    assert not config.parameters and not config.optimization.HasField("execution_accelerators")
+    assert [model for model in MODELS if config_of(model, TENSORRT).backend == "tensorrt"] == [
+        plan.model for plan in PLANS
+    ]
+
+
+def test_the_heads_plan_is_one_instance_without_graphs_warmed_up_at_both_ends() -> None:
+    config = config_of(AESTHETIC_HEADS, TENSORRT)
+    (heads,) = config.instance_group
+    assert (heads.kind, heads.count) == (KIND.KIND_GPU, 1)
+    assert not config.HasField("optimization")
+    assert check_warmup(config, AESTHETIC_HEADS) == [1, contract.MAX_EMBEDDING_BATCH]
+
+
+def test_without_its_plan_the_heads_are_served_as_in_the_default_profile() -> None:
+    """config.pbtxt is what Triton takes when an export leaves configs/tensorrt.pbtxt out."""
+    assert HEADS_PLAN.optional and HEADS_PLAN.source == DEFAULT_PROFILE
+    plain, planned = (config_of(AESTHETIC_HEADS, each) for each in (DEFAULT_PROFILE, TENSORRT))
+    assert plain.backend == "onnxruntime" and not plain.default_model_filename
+    for field in ("max_batch_size", "input", "output", "dynamic_batching"):
+        assert getattr(plain, field) == getattr(planned, field)
 
 
 @pytest.mark.parametrize(
