@@ -1,0 +1,263 @@
+"""Files here and at any URL: results as they are written, inputs as they are read.
+
+Results are written to a temporary name and renamed when
+whole, so that a reader, or a run after a crash, never meets half a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import itertools
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from aesthetic_curate.downloads import read_url
+from aesthetic_curate.errors import OutputError
+from aesthetic_curate.locations import (
+    expand,
+    is_local,
+    join,
+    list_files,
+    local_path,
+    try_often,
+    unreadable,
+)
+
+__all__ = ["Folder", "expand", "identity", "local_copy", "opened", "read_url"]
+
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+_REFUSED = {
+    errno.EACCES: "you have no right to write there",
+    errno.EPERM: "you have no right to write there",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "there is a file where a folder is needed",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)-\d+\.tmp")
+_HOST = re.sub(r"[^\w-]", "_", socket.gethostname()) or "host"
+_counter = itertools.count()
+_being_written: set[Path] = set()  # by this process; a file of its id that is not here is a relic
+
+
+class Folder:
+    """A folder of results, local or at an fsspec URL. Names are relative, parts joined by "/"."""
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self.url = local_path(os.fspath(url)).rstrip("/") or "/"
+        self.is_local = is_local(self.url)
+
+    def __repr__(self) -> str:
+        return f"Folder({self.url!r})"
+
+    def path(self, name: str) -> str:
+        """The path or URL of a file."""
+        return join(self.url, name)
+
+    def names(self, suffix: str = "") -> list[str]:
+        """All files below whose name ends so, sorted, temporary ones left out. Empty if none."""
+        return [
+            name
+            for name in list_files(self.url)
+            if name.endswith(suffix) and not _TEMPORARY.fullmatch(name.rpartition("/")[2])
+        ]
+
+    def exists(self, name: str) -> bool:
+        if self.is_local:
+            return os.path.isfile(self.path(name))
+        return bool(try_often(lambda fs, path: fs.isfile(path), self.path(name)))
+
+    def read_bytes(self, name: str) -> bytes:
+        """A whole file. Raises FileNotFoundError, or UnreadableError."""
+        if self.is_local:
+            try:
+                return Path(self.path(name)).read_bytes()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise unreadable(self.path(name), error) from error
+        return bytes(try_often(lambda fs, path: fs.cat_file(path), self.path(name)))
+
+    @contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """A readable local path of a file, for the block. Raises UnreadableError."""
+        with local_copy(self.path(name)) as path:
+            yield path
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """An empty file to fill; it gets its name when the block ends well, and is removed else.
+
+        Raises OutputError where the disk is full or writing is not allowed.
+        """
+        target = self.path(name)
+        temporary = self._temporary(name)
+        _being_written.add(temporary)
+        try:
+            with _output_errors(target, {**_FULL, **_REFUSED}):
+                temporary.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_bytes(b"")  # over the relic of a process that had the same id
+            # What else the block raises is its own affair: it may read inputs, too.
+            with _output_errors(target, _FULL):
+                yield temporary
+            with _output_errors(target, {**_FULL, **_REFUSED}):
+                self._keep(temporary, target)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            _being_written.discard(temporary)
+
+    def sweep(self, name: str) -> None:
+        """Remove what dead processes of this machine left of a file they were writing."""
+        parent = self._temporary(name).parent
+        basename = name.rpartition("/")[2]
+        for path in parent.glob(f".{glob.escape(basename)}.*.tmp"):
+            match = _TEMPORARY.fullmatch(path.name)
+            if not match or match["name"] != basename or match["host"] != _HOST:
+                continue
+            pid = int(match["pid"])
+            if path not in _being_written if pid == os.getpid() else not _is_alive(pid):
+                path.unlink(missing_ok=True)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there. Raises OutputError."""
+        target = self.path(name)
+        with _output_errors(target, _REFUSED), contextlib.suppress(FileNotFoundError):
+            if self.is_local:
+                os.unlink(target)
+            else:
+                try_often(lambda fs, path: fs.rm_file(path), target)
+
+    def _temporary(self, name: str) -> Path:
+        parent, _, basename = name.rpartition("/")
+        folder = Path(self.url, parent) if self.is_local else Path(tempfile.gettempdir())
+        return folder / f".{basename}.{_HOST}-{os.getpid()}-{next(_counter)}.tmp"
+
+    def _keep(self, temporary: Path, target: str) -> None:
+        if not self.is_local:
+            # An object appears when its upload is whole; elsewhere `_stats.json` tells.
+            try_often(lambda fs, path: _upload(fs, temporary, path), target, OutputError)
+            return
+        _sync(temporary)
+        os.replace(temporary, target)
+        _sync(temporary.parent)
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def local_copy(url: str) -> Iterator[Path]:
+    """The file itself where it is local, else a copy of it that lives as long as the block.
+
+    A download is tried again with growing waits. Raises UnreadableError, FileNotFoundError's
+    case included; OutputError where the disk of the temporary folder is full.
+    """
+    url = local_path(url)
+    if is_local(url):
+        try:
+            with open(url, "rb"):
+                pass
+        except OSError as error:
+            raise unreadable(url, error) from error
+        yield Path(url)
+        return
+    handle, name = tempfile.mkstemp(prefix="aesthetic-", suffix="-" + url.rpartition("/")[2][-80:])
+    os.close(handle)
+    try:
+        try:
+            with _output_errors(name, _FULL):
+                try_often(lambda fs, path: fs.get_file(path, name), url)
+        except FileNotFoundError as error:
+            raise unreadable(url, error) from error
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Any]:
+    """A file to read here and there, without a copy of the whole. Raises UnreadableError."""
+    url = local_path(url)
+    try:
+        if is_local(url):
+            file: Any = open(url, "rb")  # noqa: SIM115
+        else:
+            file = try_often(lambda fs, path: fs.open(path, "rb"), url)
+    except OSError as error:
+        raise unreadable(url, error) from error
+    with file:
+        yield file
+
+
+def identity(url: str) -> dict[str, Any]:
+    """What tells a changed input from the same one: {"url", "bytes", "modified"}.
+
+    A local folder has no bytes, and when an entry of it was last added or removed. Raises
+    UnreadableError.
+    """
+    url = local_path(url)
+    try:
+        if is_local(url):
+            stat = os.stat(url)
+            size = None if os.path.isdir(url) else stat.st_size
+            return {"url": url, "bytes": size, "modified": _iso(stat.st_mtime)}
+        info = try_often(lambda fs, path: fs.info(path), url)
+    except OSError as error:
+        raise unreadable(url, error) from error
+    changed = (info.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "created"))
+    modified = next((value for value in changed if value), None)
+    if isinstance(modified, (int, float)):
+        modified = _iso(modified)
+    elif isinstance(modified, datetime):
+        modified = modified.isoformat()
+    return {"url": url, "bytes": info.get("size"), "modified": modified and str(modified)}
+
+
+# --- errors ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _output_errors(target: str, sentences: dict[int, str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in sentences:
+            raise
+        raise OutputError(f"{target}: cannot be written: {sentences[error.errno]}") from error
+
+
+def _upload(fs: Any, source: Path, path: str) -> None:
+    fs.makedirs(fs._parent(path), exist_ok=True)
+    fs.put_file(str(source), path)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
