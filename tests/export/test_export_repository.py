@@ -100,7 +100,7 @@ def test_provenance_is_the_same_beside_the_artifact_in_it_and_in_the_config(tiny
     assert {"torch", "onnx", "onnxruntime", "open_clip", "aesthetic_triton"} <= set(
         written["versions"]
     )
-    artifacts = sorted((folder / "1").glob("model.onnx*"))
+    artifacts = [*(folder / "1").glob("model.onnx*"), *(folder / "1").glob("heads.safetensors")]
     assert written["artifact_sha256"] == {path.name: sha256_of(path) for path in artifacts}
     assert written["parity"]["passed"] is True
     assert written["parity"]["max_score_difference"] < written["parity"]["tolerance"]["score"]
@@ -209,7 +209,8 @@ def test_one_model_is_renewed_and_the_other_kept(built):
     assert [report.model for report in reports] == ["aesthetic_heads"]
     changed = {name for name in before | after if before.get(name) != after.get(name)}
     assert changed == {
-        f"aesthetic_heads/{name}" for name in ("config.pbtxt", "1/model.onnx", "1/provenance.json")
+        f"aesthetic_heads/{name}"
+        for name in ("config.pbtxt", "1/model.onnx", "1/heads.safetensors", "1/provenance.json")
     }
     assert served_provenance(built / "aesthetic_heads")["seed"] == "9"
 
