@@ -1,0 +1,181 @@
+"""Which rows of a scored data set are kept.
+
+The result is row numbers, four bytes a kept row; a share by rank needs four bytes a scored row
+besides, while it looks for the score at the cut. Both fit a hundred million rows in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesthetic_client.errors import InputError
+from aesthetic_curate.results import Results, ScoredShard
+
+Rows = NDArray[np.uint32]
+STEP = 0.5  # between the thresholds of a count
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A score column within bounds, both kept. They are compared as float32, as scores are."""
+
+    output: str
+    low: float = -math.inf
+    high: float = math.inf
+
+    def holds(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which scores lie within; NaN never does."""
+        held: NDArray[np.bool_] = (scores >= np.float32(self.low)) & (
+            scores <= np.float32(self.high)
+        )
+        return held
+
+
+@dataclass(frozen=True)
+class TopShare:
+    """The best `percent` of the scored rows, rounded up. Equal scores at the cut: first come."""
+
+    output: str
+    percent: str  # as typed: "0.1" is exact, and 0.1 is not
+
+    def count(self, scored: int) -> int:
+        """How many of so many rows."""
+        return math.ceil(Fraction(self.percent) * scored / 100)
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What is kept: rows that meet all conditions and, where asked for, are among the best."""
+
+    conditions: tuple[Condition, ...] = ()
+    top: TopShare | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For manifests and fingerprints; a bound that is not set is null."""
+        found = asdict(self)
+        for condition in found["conditions"]:
+            for side in ("low", "high"):
+                if math.isinf(condition[side]):
+                    condition[side] = None
+        return found
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Row numbers (ascending, uint32) of each shard of the results, in the results' order."""
+
+    rows: Sequence[Rows]
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.rows))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all row numbers."""
+        found = hashlib.sha256()
+        for rows in self.rows:
+            found.update(len(rows).to_bytes(8, "little"))
+            found.update(rows.astype("<u4", copy=False).tobytes())
+        return found.hexdigest()
+
+
+def parse_condition(results: Results, text: str, side: str, head: str) -> Condition:
+    """`5.5`, of `head`, or `HEAD=5.5`; `side` is "min" or "max". Raises InputError."""
+    name, _, number = text.rpartition("=")
+    try:
+        bound = float(number)
+    except ValueError:
+        bound = math.nan
+    if not math.isfinite(bound):
+        raise InputError(f"--{side} takes a number or HEAD=NUMBER, got {text!r}")
+    output = results.output(name or head)
+    return Condition(output, low=bound) if side == "min" else Condition(output, high=bound)
+
+
+def parse_share(results: Results, text: str, head: str) -> TopShare:
+    """A percentage above 0 and up to 100. Raises InputError."""
+    try:
+        percent = Decimal(text)
+    except InvalidOperation:
+        percent = Decimal("nan")
+    if not (percent.is_finite() and 0 < percent <= 100):
+        raise InputError(f"--top-percent takes a number above 0 and up to 100, got {text!r}")
+    return TopShare(results.output(head), str(percent))
+
+
+def select(results: Results, criteria: Criteria) -> Selection:
+    """The rows that meet the criteria. Reads each score column once, the ranked one twice."""
+    cut = _Cut(results, criteria.top) if criteria.top else None
+    return Selection([_rows(results, shard, criteria, cut) for shard in results.shards])
+
+
+def count_kept(results: Results, output: str) -> Iterator[tuple[float, int]]:
+    """How many rows each threshold keeps, in steps of 0.5 from the lowest score to the highest."""
+    stats = results.score_stats[output]
+    if not stats.count:
+        return
+    steps = range(math.floor(stats.low / STEP), math.floor(stats.high / STEP) + 1)
+    thresholds = np.array([step * STEP for step in steps], np.float32)
+    below = np.zeros(len(thresholds), np.int64)
+    scored = 0
+    for shard in results.shards:
+        scores = _scored(results.scores(shard, output))
+        scores.sort()
+        below += np.searchsorted(scores, thresholds)
+        scored += len(scores)
+    for threshold, count in zip(thresholds, below, strict=True):
+        yield float(threshold), scored - int(count)
+
+
+class _Cut:
+    """The score at which the share ends, and how many rows of just that score are within it."""
+
+    def __init__(self, results: Results, top: TopShare) -> None:
+        scores = np.empty(results.samples, np.float32)
+        scored = 0
+        for shard in results.shards:
+            found = _scored(results.scores(shard, top.output))
+            scores[scored : scored + len(found)] = found
+            scored += len(found)
+        scores = scores[:scored]
+        kept = top.count(scored)
+        if kept:
+            scores.partition(scored - kept)
+        self.output = top.output
+        self.score = scores[scored - kept] if kept else np.float32(math.inf)
+        self.ties = kept - int((scores > self.score).sum())  # still to be given out
+
+    def within(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which rows are within the share. To be asked shard after shard, in order."""
+        tied = np.flatnonzero(scores == self.score)[: self.ties]
+        self.ties -= len(tied)
+        within: NDArray[np.bool_] = scores > self.score
+        within[tied] = True
+        return within
+
+
+def _rows(results: Results, shard: ScoredShard, criteria: Criteria, cut: _Cut | None) -> Rows:
+    outputs = {condition.output for condition in criteria.conditions}
+    if cut:
+        outputs.add(cut.output)
+    scores = {output: results.scores(shard, output) for output in outputs}
+    kept = np.ones(shard.samples, np.bool_)
+    for condition in criteria.conditions:
+        kept &= condition.holds(scores[condition.output])
+    if cut:
+        kept &= cut.within(scores[cut.output])
+    return np.flatnonzero(kept).astype(np.uint32)
+
+
+def _scored(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    return scores[~np.isnan(scores)]
