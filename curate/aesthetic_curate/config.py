@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from aesthetic_client.contract import AESTHETIC_HEADS, CLIP_IMAGE, SEEDED_WEIGHTS, Head
 from aesthetic_client.images import Decode
-from aesthetic_curate.inputs import InputOptions
+from aesthetic_curate.options import InputOptions
 
 FORMAT = 1  # of a shard's files; results of another one are redone
 

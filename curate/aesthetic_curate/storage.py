@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,7 +34,7 @@ from aesthetic_curate.locations import (
 
 __all__ = ["Folder", "expand", "identity", "local_copy", "opened", "read_url"]
 
-_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 _REFUSED = {
     errno.EACCES: "you have no right to write there",
     errno.EPERM: "you have no right to write there",
@@ -43,7 +43,8 @@ _REFUSED = {
     errno.EEXIST: "there is a file where a folder is needed",
     errno.ENAMETOOLONG: "the name is too long",
 }
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)-\d+\.tmp")
+# A writer may lay a file of its own beside its temporary one: the same name, and a suffix.
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)-\d+\.tmp(\.\w+)?")
 _HOST = re.sub(r"[^\w-]", "_", socket.gethostname()) or "host"
 _counter = itertools.count()
 _being_written: set[Path] = set()  # by this process; a file of its id that is not here is a relic
@@ -103,13 +104,13 @@ class Folder:
         temporary = self._temporary(name)
         _being_written.add(temporary)
         try:
-            with _output_errors(target, {**_FULL, **_REFUSED}):
+            with output_errors(target, {**FULL, **_REFUSED}):
                 temporary.parent.mkdir(parents=True, exist_ok=True)
                 temporary.write_bytes(b"")  # over the relic of a process that had the same id
             # What else the block raises is its own affair: it may read inputs, too.
-            with _output_errors(target, _FULL):
+            with output_errors(target, FULL):
                 yield temporary
-            with _output_errors(target, {**_FULL, **_REFUSED}):
+            with output_errors(target, {**FULL, **_REFUSED}):
                 self._keep(temporary, target)
         finally:
             with contextlib.suppress(OSError):
@@ -120,7 +121,7 @@ class Folder:
         """Remove what dead processes of this machine left of a file they were writing."""
         parent = self._temporary(name).parent
         basename = name.rpartition("/")[2]
-        for path in parent.glob(f".{glob.escape(basename)}.*.tmp"):
+        for path in parent.glob(f".{glob.escape(basename)}.*.tmp*"):
             match = _TEMPORARY.fullmatch(path.name)
             if not match or match["name"] != basename or match["host"] != _HOST:
                 continue
@@ -131,7 +132,7 @@ class Folder:
     def remove(self, name: str) -> None:
         """Remove a file, if it is there. Raises OutputError."""
         target = self.path(name)
-        with _output_errors(target, _REFUSED), contextlib.suppress(FileNotFoundError):
+        with output_errors(target, _REFUSED), contextlib.suppress(FileNotFoundError):
             if self.is_local:
                 os.unlink(target)
             else:
@@ -175,7 +176,7 @@ def local_copy(url: str) -> Iterator[Path]:
     os.close(handle)
     try:
         try:
-            with _output_errors(name, _FULL):
+            with output_errors(name, FULL):
                 try_often(lambda fs, path: fs.get_file(path, name), url)
         except FileNotFoundError as error:
             raise unreadable(url, error) from error
@@ -227,7 +228,8 @@ def identity(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _output_errors(target: str, sentences: dict[int, str]) -> Iterator[None]:
+def output_errors(target: str, sentences: Mapping[int, str] = FULL) -> Iterator[None]:
+    """Raises OutputError in place of the OSErrors that `sentences` has a word for."""
     try:
         yield
     except OSError as error:

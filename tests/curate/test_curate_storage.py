@@ -89,6 +89,7 @@ def test_sweep_removes_what_dead_processes_left(tmp_path: Path) -> None:
     alive = os.getppid()
     host = storage._HOST
     relics = [f".a.parquet.{host}-{dead.pid}-7.tmp", f".a.parquet.{host}-{os.getpid()}-99999.tmp"]
+    relics.append(f"{relics[0]}.wider")
     others = [
         f".a.parquet.{host}-{alive}-0.tmp",
         f".a.parquet.elsewhere-{dead.pid}-0.tmp",
