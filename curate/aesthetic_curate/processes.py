@@ -35,6 +35,15 @@ class Seat:
         if self._stop.is_set():
             raise StoppedError("the run was stopped")
 
+    def at_stop(self, act: Callable[[], None]) -> None:
+        """Call `act`, from a thread of its own, when the run is to stop."""
+
+        def wait_and_act() -> None:
+            self._stop.wait()
+            act()
+
+        threading.Thread(target=wait_and_act, daemon=True).start()
+
 
 def map_in_workers(
     function: Callable[[Task], Result],

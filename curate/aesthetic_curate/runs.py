@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any
 
 from aesthetic_curate.config import Job
-from aesthetic_curate.errors import StoppedError
+from aesthetic_curate.processes import Seat, map_in_workers, terminations_as_interrupts
 from aesthetic_curate.scoring import Scorer, Watch, score_shard, stats_name
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.storage import Folder, identity
-
-POLL_S = 0.2  # between two looks at the workers' counters
-STOP_GRACE_S = 20.0  # for workers to end what they do, after the first Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -103,124 +92,50 @@ def run(
     The first shard that fails stops the rest: what is done stays done. Raises its error, and
     StoppedError for a worker that died.
     """
-    context = multiprocessing.get_context("spawn")  # gRPC does not survive a fork
-    workers = max(1, min(workers, len(todo)))
-    counters = context.RawArray("q", 2 * workers)  # without a lock: a killed worker would keep it
-    places, stop = context.Value("i", 0), context.Event()
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (job, counters, places, stop))
     finished = 0
 
-    def tell() -> None:
+    def tell(counts: Sequence[int]) -> None:
         if progress is not None:
-            progress(Progress(finished, sum(counters[0::2]), sum(counters[1::2])))
+            progress(Progress(finished, *counts))
 
-    with _stopping(pool, stop), _terminations_as_interrupts():
-        waiting: set[Future[dict[str, Any]]] = {pool.submit(_score, shard) for shard in todo}
-        while waiting:
-            ended, waiting = wait(waiting, POLL_S, FIRST_COMPLETED)
-            for future in ended:
-                stats = _result(future)
-                finished += 1
-                yield stats
-            tell()
+    workers = max(1, min(workers, len(todo)))
+    with terminations_as_interrupts():
+        for stats in map_in_workers(_score, todo, workers, _start_worker, (job,), tell, counters=2):
+            finished += 1
+            yield stats
 
 
 def open_scorer(job: Job) -> Scorer:
     """The servers of the job, or the heads at hand where it names none."""
-    from aesthetic_curate.local_heads import LocalHeads
+    from aesthetic_curate.local_heads import LocalScorer
     from aesthetic_curate.servers import Servers
 
-    return Servers(job) if job.urls else LocalHeads.read(job.heads_file)
-
-
-def _result(future: Future[dict[str, Any]]) -> dict[str, Any]:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise StoppedError(
-            "a worker process was killed (out of memory?); what is done is kept: run the same "
-            "command again to go on, with fewer --workers"
-        ) from None
-
-
-@contextlib.contextmanager
-def _stopping(pool: ProcessPoolExecutor, stop: Any) -> Iterator[None]:
-    """Ends the workers when the run ends early: asked first, killed when asked again."""
-    try:
-        yield
-    except BaseException:
-        stop.set()
-        processes = list((pool._processes or {}).values())  # it does not say otherwise
-        pool.shutdown(wait=False, cancel_futures=True)
-        try:
-            for process in processes:
-                process.join(STOP_GRACE_S)
-        finally:
-            for process in processes:
-                if process.is_alive():
-                    process.kill()
-        raise
-    pool.shutdown()
-
-
-@contextlib.contextmanager
-def _terminations_as_interrupts() -> Iterator[None]:
-    """SIGTERM, as batch systems send it before the end, stops a run as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return Servers(job) if job.urls else LocalScorer(job)
 
 
 # --- in a worker process -----------------------------------------------------------------------
 
 
 class _Worker(Watch):
-    """One process's scorer and counters."""
+    """One process's scorer."""
 
-    def __init__(self, job: Job, counters: Any, place: int, stop: Any) -> None:
-        self.job = job
-        self.scorer = open_scorer(job)
-        self._counters, self._place, self._stop = counters, place, stop
+    def __init__(self, seat: Seat, job: Job) -> None:
+        self.job, self.scorer = job, open_scorer(job)
+        self._seat = seat
+        seat.at_stop(self.scorer.close)  # what waits for an answer would wait on
 
     def scored(self, samples: int, failed: int) -> None:
-        self._counters[2 * self._place] += samples
-        self._counters[2 * self._place + 1] += failed
-        if self._stop.is_set():
-            raise StoppedError("the run was stopped")
+        self._seat.count(samples, failed)
 
 
 _worker: _Worker | None = None
 
 
-def _start_worker(job: Job, counters: Any, places: Any, stop: Any) -> None:
+def _start_worker(seat: Seat, job: Job) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent stops
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    with places.get_lock():
-        place, places.value = places.value, places.value + 1
-    _worker = _Worker(job, counters, place, stop)
-    threading.Thread(target=_close_at, args=(stop, _worker.scorer), daemon=True).start()
+    _worker = _Worker(seat, job)
 
 
 def _score(shard: Shard) -> dict[str, Any]:
     assert _worker is not None
     return score_shard(shard, _worker.job, _worker.scorer, _worker)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed leaves no worker behind, which would write beside the next run."""
-    process = multiprocessing.parent_process()
-    if process is not None:
-        multiprocessing.connection.wait([process.sentinel])
-        os._exit(1)
-
-
-def _close_at(stop: Any, scorer: Scorer) -> None:
-    stop.wait()
-    scorer.close()
