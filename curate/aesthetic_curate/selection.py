@@ -61,12 +61,11 @@ class Criteria:
 
     def to_json(self) -> dict[str, Any]:
         """For manifests and fingerprints; a bound that is not set is null."""
-        found = asdict(self)
-        for condition in found["conditions"]:
-            for side in ("low", "high"):
-                if math.isinf(condition[side]):
-                    condition[side] = None
-        return found
+        conditions = [
+            {name: None if value in (-math.inf, math.inf) else value for name, value in one.items()}
+            for one in map(asdict, self.conditions)
+        ]
+        return {"conditions": conditions, "top": asdict(self.top) if self.top else None}
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,12 @@ def parse_share(results: Results, text: str, head: str) -> TopShare:
 
 
 def select(results: Results, criteria: Criteria) -> Selection:
-    """The rows that meet the criteria. Reads each score column once, the ranked one twice."""
+    """The rows that meet the criteria. Reads each score column once, the ranked one twice.
+
+    Raises ValueError for no criteria at all.
+    """
+    if not criteria.conditions and criteria.top is None:
+        raise ValueError("no criteria: name a condition, or a share of the best")
     cut = _Cut(results, criteria.top) if criteria.top else None
     return Selection([_rows(results, shard, criteria, cut) for shard in results.shards])
 

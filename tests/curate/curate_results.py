@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,8 @@ import pyarrow.parquet as pq
 
 from aesthetic_client.contract import DEFAULT_HEAD, HEADS, SEEDED_WEIGHTS
 from aesthetic_curate.columns import renamed_metadata, scored_schema
+from aesthetic_curate.stats import ScoreStats
+from aesthetic_curate.storage import identity
 
 SCORE = DEFAULT_HEAD.output
 FINGERPRINT = "0123456789abcdef" * 4
@@ -159,43 +160,23 @@ def _stats(
     table: pa.Table, scores: Mapping[str, Scores], shard: Mapping[str, Any], tar: Path
 ) -> dict[str, Any]:
     statuses = table["status"].to_pylist()
-    status = tar.stat()
-    modified = datetime.datetime.fromtimestamp(status.st_mtime, datetime.timezone.utc)
     return {
         "format": 1,
         "shard": dict(shard),
-        "input": {
-            "url": str(tar),
-            "bytes": status.st_size,
-            "modified": modified.isoformat(),
-        },
+        "input": identity(str(tar)),
         "samples": table.num_rows,
         "statuses": {name: statuses.count(name) for name in dict.fromkeys(statuses)},
         "notes": {},
         "kept": None,
-        "scores": {name: score_stats(name, values) for name, values in scores.items()},
+        "scores": {name: _score_stats(name, values) for name, values in scores.items()},
         "seconds": 1.0,
         "finished": "2026-11-20T12:00:00+00:00",
         "tar": False,
     }
 
 
-def score_stats(output: str, values: Scores) -> dict[str, Any]:
-    """The stats of one head's scores, with a histogram of bins 0.1 wide."""
+def _score_stats(output: str, values: Scores) -> dict[str, Any]:
+    stats = ScoreStats()
+    stats.add(np.array([np.nan if value is None else value for value in values], np.float32))
     head = next((head.name for head in HEADS if head.output == output), output)
-    known = np.array([value for value in values if value is not None], np.float32)
-    if not len(known):
-        empty = dict.fromkeys(("mean", "std", "min", "max"))
-        histogram = {"start": 0.0, "width": 0.1, "counts": []}
-        return {"head": head, "count": 0, **empty, "histogram": histogram}
-    bins = np.floor(known.astype(np.float64) * 10).astype(int)
-    counts = np.bincount(bins - bins.min())
-    return {
-        "head": head,
-        "count": len(known),
-        "mean": float(known.mean(dtype=np.float64)),
-        "std": float(known.std(dtype=np.float64)),
-        "min": float(known.min()),
-        "max": float(known.max()),
-        "histogram": {"start": bins.min() / 10, "width": 0.1, "counts": counts.tolist()},
-    }
+    return {"head": head, **stats.to_json()}
