@@ -233,9 +233,10 @@ def output_errors(target: str, sentences: Mapping[int, str] = FULL) -> Iterator[
     try:
         yield
     except OSError as error:
-        if error.errno not in sentences:
+        sentence = sentences.get(error.errno or 0)
+        if sentence is None:
             raise
-        raise OutputError(f"{target}: cannot be written: {sentences[error.errno]}") from error
+        raise OutputError(f"{target}: cannot be written: {sentence}") from error
 
 
 def _upload(fs: Any, source: Path, path: str) -> None:
