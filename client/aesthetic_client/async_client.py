@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from aesthetic_client import _core, _wire
 from aesthetic_client._retry import Retry
 from aesthetic_client._translate import translate
-from aesthetic_client._transport_async import AsyncTransport
+from aesthetic_client._transport import connect_async
 from aesthetic_client.contract import AESTHETIC_HEADS, MODELS, Head
 from aesthetic_client.errors import AestheticError, NoAnswerError, NotServedError
 from aesthetic_client.images import Decode, Encoded, ImageSource, Prepared, load
@@ -29,7 +29,7 @@ class AsyncClient(_core.BaseClient):
     """
 
     def _open(self) -> None:
-        self._transport = AsyncTransport(self.address, self.headers)
+        self._transport = connect_async(self.address, self.headers)
         self._served: tuple[Head, ...] | None = None
 
     async def score(
