@@ -455,5 +455,8 @@ def test_10_x_is_told_to_keep_the_graphs_types():
 
 def test_the_names_that_the_entrypoint_reads_are_those_that_are_written():
     assert provenance.file_of(contract.TENSORRT) == plans.PROVENANCE_FILE
-    assert provenance.file_of(contract.ONNX_CUDA) == plans.ONNX_PROVENANCE_FILE
+    assert [provenance.file_of(plan.source) for plan in contract.PLANS] == [
+        "provenance.onnx-cuda.json",
+        "provenance.json",
+    ]
     assert provenance.file_of(contract.DEFAULT_PROFILE) == "provenance.json"
