@@ -129,18 +129,18 @@ def prepare(plan: FilterPlan, *, overwrite: bool = False) -> Todo:
                 "empty folder"
             )
     elif before.get("fingerprint") != plan.job.fingerprint:
-        if not overwrite:
+        # Marks of done shards go first: what a crash leaves here counts for nothing.
+        old = sorted(filter(_OURS.fullmatch, names), key=lambda name: not name.endswith(STATS))
+        if old and not overwrite:
             raise InputError(
                 f"{folder.url} holds what was filtered with other settings or from other scores "
                 f"({_differing(before, plan.manifest)}): choose another folder, or pass "
                 "--overwrite to replace it"
             )
-        # Marks of done shards go first: what a crash leaves here counts for nothing.
-        old = sorted(filter(_OURS.fullmatch, names), key=lambda name: not name.endswith(STATS))
         for name in old:
             folder.remove(name)
         removed, names = len(old), set()
-    if before is None or before != plan.manifest:
+    if before != plan.manifest:
         with folder.writing(MANIFEST) as path:
             path.write_text(json.dumps(plan.manifest, indent=1), encoding="utf-8")
     todo = [shard for shard in plan.shards if not _is_done(folder, names, plan.job, shard)]
