@@ -108,9 +108,10 @@ def annotate(
             f"{target.source}: no id in its column {id_column} is the key of a scored "
             f"sample, such as {scored.column(KEY)[0].as_py()!r}: name the id column by --id-column"
         )
-    taken = pa.array(rows, mask=rows < 0)
     for name, column in names.items():
-        table = _with_column(table, column, _plain(scored.column(name)).take(taken))
+        values, known = _values(scored.column(name))
+        taken = pa.array(rows, mask=~np.append(known, False)[rows])  # row -1 is unknown
+        table = _with_column(table, column, values.take(taken))
     folder = Folder(target.folder)
     folder.sweep(target.name)
     with folder.writing(target.name) as path:
@@ -184,9 +185,16 @@ def _with_column(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Tabl
     return table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Embeddings as lists of float32, which cudf and pandas read as 0.7 wrote them."""
-    return column if pa.types.is_floating(column.type) else column.cast(pa.list_(pa.float32()))
+def _values(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, NDArray[np.bool_]]:
+    """What is written, and which rows have a value: embeddings are NaN where there is none.
+
+    Embeddings become lists of float32, which cudf and pandas read as 0.7 wrote them.
+    """
+    if pa.types.is_floating(column.type):
+        return column, column.is_valid().to_numpy()
+    vectors = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    known = ~np.isnan(vectors.reshape(len(column), -1)[:, 0])
+    return column.cast(pa.list_(pa.float32())), known
 
 
 def _layout(metadata: pq.FileMetaData) -> dict[str, Any]:
