@@ -25,6 +25,7 @@ from aesthetic_curate.config import (
 from aesthetic_curate.errors import NoSamplesError
 from aesthetic_curate.inputs import find_shards
 from aesthetic_curate.local_heads import LocalHeads
+from aesthetic_curate.options import InputOptions
 from aesthetic_curate.runs import Plan, Summary, plan
 from aesthetic_curate.runs import run as run_shards
 from aesthetic_curate.servers import Servers
