@@ -7,14 +7,14 @@ import json
 import sys
 from pathlib import Path
 
+from aesthetic_bench import client_tables, tables
 from aesthetic_bench.settings import SCHEMA
-from aesthetic_bench.tables import markdown
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The tables of one file on stdout; README's come from here, never from a keyboard."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path, help="a results file of benchmarks/serving.py")
+    parser.add_argument("file", type=Path, help="of benchmarks/serving.py or client_cost.py")
     given = parser.parse_args(arguments)
     try:
         record = json.loads(given.file.read_text("utf-8"))
@@ -22,7 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.exit(1, f"{given.file}: {error}\n")
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         parser.exit(1, f"{given.file} is no results file of this version's benchmarks\n")
-    print(markdown(record), end="")
+    shown = client_tables if record.get("kind") == client_tables.KIND else tables
+    print(shown.markdown(record), end="")
     return 0
 
 

@@ -71,16 +71,21 @@ def introduction(record: Record) -> list[str]:
 
 def markdown(record: Record) -> str:
     """The whole file for a README."""
-    parts = ["\n".join(f"- {line}" for line in introduction(record))]
-    for table in tables(record):
-        lines = [
+    return render_markdown(introduction(record), tables(record))
+
+
+def render_markdown(lines: Sequence[str], tables: Sequence[Table]) -> str:
+    """Lines as a list, then the tables."""
+    parts = ["\n".join(f"- {line}" for line in lines)]
+    for table in tables:
+        rendered = [
             f"**{table.title}**",
             "",
             _markdown_row(table.columns),
             "|---" + "|---:" * (len(table.columns) - 1) + "|",
             *(_markdown_row(row) for row in table.rows),
         ]
-        parts.append("\n".join(lines))
+        parts.append("\n".join(rendered))
     return "\n\n".join(parts) + "\n"
 
 
@@ -108,8 +113,8 @@ def _side_by_side(record: Record) -> Table:
         rows.append(
             (
                 model,
-                _rate(point["images_per_s"]),
-                _rate(point["bare_engine_images_per_s"]),
+                number(point["images_per_s"]),
+                number(point["bare_engine_images_per_s"]),
                 f"{ratios['served_over_bare_engine'][model]:.3f}",
                 *(f"{ratios[loop][model]:.2f}x" for loop in loops),
             )
@@ -125,9 +130,9 @@ def _sweeps(record: Record) -> Iterator[Table]:
             (
                 f"{case['model']} x {case['items_per_request']}",
                 str(case["concurrency"]),
-                _rate(case[unit]),
+                number(case[unit]),
                 *(_ms(case[name]) for name in PERCENTILES.values()),
-                ", ".join(_rate(work["mean_batch"]) for _, work in _composing(case)),
+                ", ".join(number(work["mean_batch"]) for _, work in _composing(case)),
             )
             for case in record["served"]
             if unit in case
@@ -193,7 +198,8 @@ def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _rate(value: float) -> str:
+def number(value: float) -> str:
+    """Three digits, or a whole number of more."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -33,6 +33,7 @@ CHANNEL_OPTIONS = [
     # A name with several addresses, such as a headless Service's, spreads over all of them.
     ("grpc.lb_policy_name", "round_robin"),
 ]
+INFER = "/inference.GRPCInferenceService/ModelInfer"
 LENGTH_DELIMITED = 2  # protobuf's wire type of strings, bytes and messages
 
 
@@ -46,8 +47,7 @@ class _Calls:
         else:
             channel = library.insecure_channel(address.netloc, CHANNEL_OPTIONS)
         self._infer = channel.unary_unary(
-            "/inference.GRPCInferenceService/ModelInfer",
-            response_deserializer=messages.ModelInferResponse.FromString,
+            INFER, response_deserializer=messages.ModelInferResponse.FromString
         )
         self._stub = service.GRPCInferenceServiceStub(channel)
         self._metadata = tuple(headers.items())
