@@ -66,6 +66,17 @@ def list_files(url: str) -> list[str]:
     return sorted(path[len(root) :].lstrip("/") for path in paths if path.startswith(root + "/"))
 
 
+def list_folder(url: str) -> set[str]:
+    """The names of what lies directly in a folder, empty where there is none."""
+    try:
+        if is_local(url):
+            return set(os.listdir(url))
+        names: list[str] = try_often(lambda fs, path: fs.ls(path, detail=False), url)
+    except OSError:
+        return set()
+    return {name.rstrip("/").rpartition("/")[2] for name in names}
+
+
 def expand(pattern: str) -> list[str]:
     """Paths or URLs of a pattern with {00000..00099}, {a,b}, *, ? and [...], in order.
 
@@ -94,9 +105,17 @@ def _glob(pattern: str) -> list[str]:
         if os.path.exists(pattern):
             return [pattern]
         return sorted(glob.glob(pattern, recursive=True))
-    return try_often(
-        lambda fs, path: [fs.unstrip_protocol(name) for name in sorted(fs.glob(path))], pattern
-    )
+    return try_often(_matches(pattern), pattern)
+
+
+def _matches(pattern: str) -> Callable[[Any, str], list[str]]:
+    def find(fs: Any, path: str) -> list[str]:
+        # Spelt as the caller spells it, where the file system leaves that to be seen.
+        scheme = pattern.removesuffix(path) if pattern.endswith(path) else None
+        names = sorted(fs.glob(path))
+        return [fs.unstrip_protocol(n) if scheme is None else scheme + n for n in names]
+
+    return find
 
 
 def _walk(folder: str) -> Iterator[str]:

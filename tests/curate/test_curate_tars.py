@@ -277,9 +277,7 @@ def test_a_tar_cut_anywhere_gives_what_is_whole(tmp_path: Path) -> None:
                     assert got[key].status == "unreadable" and "cut off" in got[key].error, cut
                 elif extension == "jpg" and key in got:  # its header is cut, its json is there
                     assert (key, got[key].status) == ("2", "no_image"), cut
-            whole_members = [
-                name for (name, _), end in zip(members, ends, strict=True) if end <= cut
-            ]
+            whole = [name for (name, _), end in zip(members, ends, strict=True) if end <= cut]
             assert sum(len(source.members(row)) for row in range(len(source))) == len(whole)
             assert source.notes.get("truncated", 0) == (cut <= end_mark), cut
             # What can be copied is a tar of whole members.

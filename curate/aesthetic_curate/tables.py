@@ -1,0 +1,202 @@
+"""Samples of a parquet with a column of images: their bytes, their paths or their URLs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from aesthetic_client.errors import InputError
+from aesthetic_client.images import MAX_FILE_BYTES
+from aesthetic_curate.ahead import ReadAhead
+from aesthetic_curate.downloads import read_url
+from aesthetic_curate.errors import UnreadableError
+from aesthetic_curate.grouped_source import CHUNK_BYTES, gathered
+from aesthetic_curate.locations import is_local, join, local_path, parent
+from aesthetic_curate.options import InputOptions
+from aesthetic_curate.parquet_rows import ParquetRows, not_parquet
+from aesthetic_curate.samples import CHUNK_ROWS, Chunk, Member, Sample
+from aesthetic_curate.shards import Shard
+from aesthetic_curate.table_columns import find_columns, metadata_columns
+from aesthetic_curate.tar_entries import write_entries
+
+_MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"BM", "bmp"))
+
+
+class _Row(NamedTuple):
+    key: str
+    data: bytes | None
+    address: str | None  # a path or URL, where the bytes are not in the table
+
+
+class TableSource:
+    """Rows [start, stop) of a parquet; it is read once through, by row groups.
+
+    The key is the key column's text, or the row's number in the file. Files are looked up from the
+    parquet's folder. Addresses on a network are read ahead by `url_threads` threads. All columns
+    but those of encoded files are metadata. Raises UnreadableError, or InputError for a table
+    without images.
+    """
+
+    def __init__(self, shard: Shard, options: InputOptions) -> None:
+        self.notes: Mapping[str, int] = Counter()
+        self._url = local_path(shard.url)
+        self._table = ParquetRows(self._url)
+        try:
+            schema = self._table.file.schema_arrow
+            self._columns = find_columns(schema, options, self._url)
+            if self._columns.image is None:
+                raise InputError(
+                    f"{self._url}: no column of images was found among {', '.join(schema.names)}; "
+                    "name it with --image-column"
+                )
+        except BaseException:
+            self._table.close()
+            raise
+        self._metadata = metadata_columns(schema)
+        self._start = min(shard.start, len(self._table))
+        stop = len(self._table) if shard.stop is None else min(shard.stop, len(self._table))
+        self._stop = max(self._start, stop)
+        self._ahead = ReadAhead(options.url_threads)
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Every sample, in order, read as it is asked for. Raises UnreadableError."""
+        tables: deque[pa.Table] = deque()
+        rows = self._rows(tables)
+        for samples in gathered(self._samples(rows)):
+            yield Chunk(samples, _take(tables, len(samples)) if self._metadata else None)
+
+    def members(self, row: int) -> list[Member]:
+        """The image, and the metadata as json. Raises UnreadableError."""
+        return self._keyed_members(row)[1]
+
+    def append_to(self, row: int, file: BinaryIO) -> None:
+        """Append the sample's image and metadata as tar entries."""
+        write_entries(file, *self._keyed_members(row))
+
+    def close(self) -> None:
+        self._ahead.close()
+        self._table.close()
+
+    def _keyed_members(self, row: int) -> tuple[str, list[Member]]:
+        table = self._table.take(np.array([self._start + row]))
+        (found,) = self._rows_of(table, self._start + row)
+        members = []
+        sample = self._sample(found)
+        if sample.status == "unreadable":
+            raise UnreadableError(sample.error)
+        if sample.image is not None:
+            members.append(Member(_extension(sample.image, sample.name), sample.image))
+        if self._metadata:
+            (record,) = table.select(self._metadata).to_pylist()
+            text = json.dumps(record, default=str, ensure_ascii=False)
+            members.append(Member("json", text.encode("utf-8", "backslashreplace")))
+        return found.key, members
+
+    def _samples(self, rows: Iterator[_Row]) -> Iterator[Sample]:
+        if self._columns.image_kind == "text":
+            return self._ahead.map(self._sample, rows)
+        return map(self._sample, rows)
+
+    def _sample(self, row: _Row) -> Sample:
+        name = row.address or ""
+        if row.data is not None:
+            if len(row.data) > MAX_FILE_BYTES:
+                error = f"the image has more than {MAX_FILE_BYTES >> 20} MB"
+                return Sample(row.key, None, name, "bad_image", error)
+            return Sample(row.key, row.data, name)
+        if not row.address:
+            error = f"the column {self._columns.image} is empty here"
+            return Sample(row.key, status="no_image", error=error)
+        try:
+            address = join(parent(self._url), local_path(row.address))
+            data = read_url(address, stopped=self._ahead.stopped)
+            return Sample(row.key, data, name)
+        except (UnreadableError, InputError) as error:
+            return Sample(row.key, None, name, "unreadable", error.message)
+
+    def _rows(self, tables: deque[pa.Table]) -> Iterator[_Row]:
+        """The rows; the metadata of those that were begun is appended to `tables`."""
+        for first, table in self._batches():
+            if self._metadata:
+                tables.append(table.select(self._metadata))
+            yield from self._rows_of(table, first)
+
+    def _rows_of(self, table: pa.Table, first: int) -> Iterator[_Row]:
+        image = table.column(self._columns.image).combine_chunks()
+        empty: list[Any] = [None] * len(table)
+        keys = table.column(self._columns.key).to_pylist() if self._columns.key else empty
+        data = addresses = empty
+        if self._columns.image_kind == "bytes":
+            data = image.to_pylist()
+        elif self._columns.image_kind == "text":
+            addresses = image.to_pylist()
+        else:
+            fields = [record or {} for record in image.to_pylist()]
+            data = [record.get("bytes") for record in fields]
+            addresses = [record.get("path") for record in fields]
+        for number, (key, one, address) in enumerate(zip(keys, data, addresses, strict=True)):
+            # Numbered in the whole file: a slice does not change a key.
+            yield _Row(f"{first + number:09d}" if key is None else str(key), one, address)
+
+    def _batches(self) -> Iterator[tuple[int, pa.Table]]:
+        """The number of a batch's first row, and the batch, cut to the slice."""
+        table = self._table
+        first, last = np.searchsorted(table.starts, [self._start, self._stop - 1], "right") - 1
+        if self._start >= self._stop:
+            return
+        groups = list(range(int(first), int(last) + 1))
+        names = list(dict.fromkeys([*self._metadata, self._columns.image, self._columns.key]))
+        position = int(table.starts[first])
+        batches = table.file.iter_batches(
+            self._batch_rows(groups), groups, [name for name in names if name]
+        )
+        while True:
+            try:
+                batch = next(batches, None)
+            except (pa.ArrowException, OSError) as error:
+                raise not_parquet(self._url, error) from error
+            if batch is None:
+                return
+            begin, end = max(position, self._start), min(position + len(batch), self._stop)
+            if begin < end:
+                cut = batch.slice(begin - position, end - begin)
+                yield begin, pa.Table.from_batches([cut])
+            position += len(batch)
+
+    def _batch_rows(self, groups: list[int]) -> int:
+        """Rows that hold about CHUNK_BYTES, by what the parquet says of its row groups."""
+        found = [self._table.file.metadata.row_group(group) for group in groups]
+        size = sum(group.total_byte_size for group in found)
+        rows = sum(group.num_rows for group in found)
+        return int(min(CHUNK_ROWS, max(1, CHUNK_BYTES * rows // max(1, size))))
+
+
+def _take(tables: deque[pa.Table], rows: int) -> pa.Table:
+    """The next rows of a queue of tables."""
+    taken = []
+    while rows:
+        table = tables.popleft()
+        taken.append(table.slice(0, rows))
+        if len(table) > rows:
+            tables.appendleft(table.slice(rows))
+        rows -= min(rows, len(table))
+    return pa.concat_tables(taken)
+
+
+def _extension(data: bytes, name: str) -> str:
+    """A tar member's extension: by the image's first bytes, else by its name."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    for magic, extension in _MAGIC:
+        if data.startswith(magic):
+            return extension
+    suffix = name.rpartition("/")[2].partition("?")[0].rpartition(".")[2].lower()
+    return suffix if suffix.isalnum() and len(suffix) <= 5 and is_local(suffix) else "jpg"
