@@ -15,6 +15,7 @@ import grpc
 from tritonclient.grpc import service_pb2 as messages
 
 from aesthetic_client import _core, _grpc, _wire
+from aesthetic_client._address import parse_address
 from aesthetic_client.pixels import DEFAULT_OPTIONS
 
 from . import client_loops
@@ -26,13 +27,14 @@ from .machine import machine, versions
 from .settings import SCHEMA
 
 SCORE_MANY, SCORE_BATCH = "Client.score_many", "Client.score_batch"
-TRITONCLIENT, BARE = "tritonclient", "bare gRPC"
-THREADED: dict[str, Callable[[str, Payload], Any]] = {
-    SCORE_BATCH: client_loops.score_batch,
-    TRITONCLIENT: client_loops.plain_tritonclient,
-    BARE: client_loops.bare_grpc,
+# Each way's protocol, and how its threads send; score_many has threads of its own.
+WAYS: dict[str, tuple[str, Callable[[str, Payload], Any] | None]] = {
+    SCORE_MANY: ("grpc", None),
+    SCORE_BATCH: ("grpc", client_loops.score_batch),
+    "tritonclient": ("grpc", client_loops.plain_tritonclient),
+    "bare gRPC": ("grpc", client_loops.bare_grpc),
+    "Client.score_batch, HTTP": ("http", client_loops.score_batch),
 }
-WAYS = (SCORE_MANY, *THREADED)
 STAGES = ("load", "compose", "serialise", "send and wait", "parse", "results")
 TARGETS = {"pixels": 1000.0, "batches of pixels": 3000.0}  # images/s of one process
 METHOD = (
@@ -101,7 +103,7 @@ def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
         stages = {}
         for load in loads:
             say(f"stages: {load.name}")
-            stages[load.name] = time_stages(server.netloc, load, settings.seconds)
+            stages[load.name] = time_stages(server.urls["grpc"], load, settings.seconds)
     took = datetime.datetime.now(datetime.timezone.utc) - begun
     return {
         "schema": SCHEMA,
@@ -118,7 +120,7 @@ def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
             "in_flight": settings.in_flight,
             "outputs": list(client_loops.OUTPUTS),
             "file_bytes": client_loops.FILE_BYTES,
-            "protocol": "gRPC on 127.0.0.1",
+            "protocol": "on 127.0.0.1, gRPC where no other is named",
         },
         "cases": cases,
         "stages": stages,
@@ -147,22 +149,24 @@ def _cases(
 def _measured(
     server: InstantServer, payload: Payload, way: str, settings: Settings
 ) -> dict[str, float]:
-    if way == SCORE_MANY:
+    protocol, opened = WAYS[way]
+    url = server.urls[protocol]
+    if opened is None:
         before = Usage.now(server.pid)
-        requests = run_score_many(server.netloc, payload, settings.in_flight, settings.seconds)
+        requests = run_score_many(url, payload, settings.in_flight, settings.seconds)
     else:
-        with THREADED[way](server.netloc, payload) as send:
+        with opened(url, payload) as send:
             send(0)  # connects
             before = Usage.now(server.pid)
             requests = run_threads(send, settings.in_flight, settings.seconds)
     return Usage.now(server.pid).since(before, requests, payload.size)
 
 
-def time_stages(netloc: str, payload: Payload, seconds: float) -> dict[str, dict[str, float]]:
+def time_stages(url: str, payload: Payload, seconds: float) -> dict[str, dict[str, float]]:
     """Microseconds an image of each stage of a request, on the clock and of this process."""
     clock, cpu = dict.fromkeys(STAGES, 0), dict.fromkeys(STAGES, 0)
     number, begin = 0, time.perf_counter()
-    with grpc.insecure_channel(netloc, _grpc.CHANNEL_OPTIONS) as channel:
+    with grpc.insecure_channel(parse_address(url).netloc, _grpc.CHANNEL_OPTIONS) as channel:
         infer: Callable[[bytes], bytes] = channel.unary_unary(_grpc.INFER)
         while number == 0 or time.perf_counter() - begin < seconds:
             marks = _pass_stages(infer, payload, number)

@@ -15,6 +15,7 @@ import numpy as np
 import tritonclient.grpc
 
 from aesthetic_client import Client, _grpc, _wire, contract
+from aesthetic_client._address import parse_address
 from aesthetic_client.images import load
 from aesthetic_client.pixels import DEFAULT_OPTIONS
 
@@ -57,9 +58,9 @@ Send = Callable[[int], None]  # one request, by its number
 
 
 @contextlib.contextmanager
-def score_batch(netloc: str, payload: Payload) -> Iterator[Send]:
+def score_batch(url: str, payload: Payload) -> Iterator[Send]:
     """This project's client, one call a request."""
-    with Client(netloc) as client:
+    with Client(url) as client:
 
         def send(number: int) -> None:
             results = client.score_batch(payload.batch(number), embedding=True)
@@ -69,12 +70,12 @@ def score_batch(netloc: str, payload: Payload) -> Iterator[Send]:
 
 
 @contextlib.contextmanager
-def plain_tritonclient(netloc: str, payload: Payload) -> Iterator[Send]:
+def plain_tritonclient(url: str, payload: Payload) -> Iterator[Send]:
     """What users of tritonclient write."""
     module = tritonclient.grpc
     model = payload.request(0).model
     tensor = payload.request(0).tensor
-    with module.InferenceServerClient(netloc) as client:
+    with module.InferenceServerClient(parse_address(url).netloc) as client:
 
         def send(number: int) -> None:
             images = payload.batch(number)
@@ -92,11 +93,11 @@ def plain_tritonclient(netloc: str, payload: Payload) -> Iterator[Send]:
 
 
 @contextlib.contextmanager
-def bare_grpc(netloc: str, payload: Payload) -> Iterator[Send]:
+def bare_grpc(url: str, payload: Payload) -> Iterator[Send]:
     """Bytes that were made before, answers that nobody reads: the server's and gRPC's limit."""
     count = math.lcm(payload.size, len(payload.images)) // payload.size
     made = [_grpc.serialise(payload.request(number)) for number in range(count)]
-    with grpc.insecure_channel(netloc, _grpc.CHANNEL_OPTIONS) as channel:
+    with grpc.insecure_channel(parse_address(url).netloc, _grpc.CHANNEL_OPTIONS) as channel:
         infer = channel.unary_unary(_grpc.INFER)
 
         def send(number: int) -> None:
@@ -129,7 +130,7 @@ def run_threads(send: Send, threads: int, seconds: float) -> int:
     return sum(done)
 
 
-def run_score_many(netloc: str, payload: Payload, in_flight: int, seconds: float) -> int:
+def run_score_many(url: str, payload: Payload, in_flight: int, seconds: float) -> int:
     """The same by the client's own threads: one stream of images, until the time is over."""
     end = time.perf_counter() + seconds
 
@@ -140,7 +141,7 @@ def run_score_many(netloc: str, payload: Payload, in_flight: int, seconds: float
             number += 1
 
     decode = "server" if payload.size == 1 else "client"
-    with Client(netloc) as client:
+    with Client(url) as client:
         results = client.score_many(
             images(), embedding=True, decode=decode, in_flight=in_flight * payload.size
         )

@@ -1,16 +1,18 @@
-"""A server that answers at once: Triton's gRPC protocol, the contract's models, constant scores.
+"""A server that answers at once: Triton's protocols, the contract's models, constant scores.
 
 It shows what the client costs, so it does as little as it can: requests stay bytes, and model,
 batch and outputs are read once for each kind of request. `InstantServer` runs it in a process of
-its own, which prints its port and ends when its stdin closes.
+its own, which prints its ports and ends when its stdin closes.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +23,8 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as messages
 
 from aesthetic_client import contract
+
+from . import instant_http
 
 SERVICE = "inference.GRPCInferenceService"
 PIXEL_BYTES = math.prod(contract.PIXELS.dims)
@@ -47,7 +51,7 @@ Method = Callable[[bytes, Any], bytes]
 
 
 class InstantServer:
-    """The server's process. `url` is a client's address, `pid` is for its processor time."""
+    """The server's process. `urls` are by protocol, `pid` is for its processor time."""
 
     def __enter__(self) -> InstantServer:
         paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -62,8 +66,8 @@ class InstantServer:
         )
         assert self._process.stdout is not None
         self.pid = self._process.pid
-        self.netloc = f"127.0.0.1:{int(self._process.stdout.readline())}"
-        self.url = f"grpc://{self.netloc}"
+        ports: dict[str, int] = json.loads(self._process.stdout.readline())
+        self.urls = {name: f"{name}://127.0.0.1:{port}" for name, port in ports.items()}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -154,15 +158,20 @@ def _always(answer: bytes) -> Method:
 
 
 def serve() -> None:
-    """Serve on a free port of 127.0.0.1, which is printed, until stdin closes."""
+    """Serve on free ports of 127.0.0.1, which are printed, until stdin closes."""
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods().items()
     }
     server = grpc.server(ThreadPoolExecutor(THREADS), options=CHANNEL_OPTIONS)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    port = server.add_insecure_port("127.0.0.1:0")
     server.start()
+    http = instant_http.Server(infer, lambda name: config(MODELS[name]))
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    print(json.dumps({"grpc": port, "http": http.server_address[1]}), flush=True)
     sys.stdin.read()
+    http.shutdown()
+    http.server_close()
     server.stop(grace=None).wait()
 
 

@@ -27,9 +27,9 @@ def server() -> Iterator[InstantServer]:
         yield server
 
 
-@pytest.fixture
-def client(server: InstantServer) -> Iterator[Client]:
-    with Client(server.url, timeout_s=30) as client:
+@pytest.fixture(params=["grpc", "http"])
+def client(server: InstantServer, request: pytest.FixtureRequest) -> Iterator[Client]:
+    with Client(server.urls[request.param], timeout_s=30) as client:
         yield client
 
 
