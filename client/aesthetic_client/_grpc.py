@@ -1,7 +1,7 @@
 """Requests and answers as gRPC messages, and the channels that carry them.
 
 A request of eight images is 1.2 MB, which tritonclient's way would copy four times: one array, its
-bytes, a message, the message's bytes. Here the pixels are copied once, behind the part that repeats.
+bytes, a message, the message's bytes. Here pixels are copied once, behind the part that repeats.
 """
 
 from __future__ import annotations
