@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
@@ -43,11 +43,15 @@ class Chunk:
 
 @dataclass(frozen=True)
 class EmbeddingChunk:
-    """Consecutive rows of stored embeddings, (n, width) of any float type, not yet checked."""
+    """Consecutive rows of stored embeddings, (n, 768) of any float type, not yet checked.
+
+    Rows that could not be had in this shape are NaN; `problems` says why, by row.
+    """
 
     keys: Sequence[str]
     embeddings: NDArray[np.floating[Any]]
     metadata: pa.Table | None
+    problems: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
