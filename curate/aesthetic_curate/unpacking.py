@@ -15,6 +15,7 @@ import pyarrow as pa
 from aesthetic_curate.storage import output_errors
 
 _PIECE = 1 << 20
+_RECORD = 10_240
 
 
 class _Decompressor(Protocol):
@@ -85,7 +86,7 @@ def _zstd_pieces(packed: BinaryIO) -> Iterator[bytes]:
     with pa.CompressedInputStream(packed, "zstd") as stream:
         while True:
             try:
-                piece = stream.read(_PIECE)
+                piece = stream.read(_RECORD)  # a read that meets the end of a cut file is lost
             except (pa.ArrowException, OSError):
                 return
             if not piece:
