@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,11 @@ from aesthetic_curate.columns import KEY, SOURCE_PREFIX
 
 JSON = "json"
 _DECODER = json.JSONDecoder()
-_SPACE = " \t\n\r"
+_ONLY_TIMES = re.compile(rb"(\d+ [amc]time=[\d.]+\n)+")
+_SPACE = re.compile(r"[ \t\n\r]*")
+_RIGHTS = b"0000644\0" + 2 * b"0000000\0"  # mode, user, group
+_REST = (b"0" + bytes(100) + tarfile.GNU_MAGIC).ljust(356, b"\0")  # type, magic, no names
+_REST_SUM = sum(_REST) + 8 * 32  # the checksum's own field counts as blanks
 
 
 @dataclass(frozen=True)
@@ -36,25 +41,64 @@ class OtherKeyError(ValueError):
 def read_entries(raw: bytes, key: str) -> list[Entry]:
     """The files in a sample's raw tar entries. Raises OtherKeyError unless all are of `key`."""
     found = []
-    # Names in other encodings are spelt as in the scored parquet's keys.
-    with tarfile.open(fileobj=io.BytesIO(raw), mode="r:", errors="backslashreplace") as tar:
-        for member in tar:
-            if not member.name.startswith(key + "."):
-                raise OtherKeyError(f"{member.name!r} is no file of {key!r}")
-            file = tar.extractfile(member)
-            data = file.read() if file else b""
-            found.append(Entry(member.name[len(key) + 1 :], data, int(member.mtime)))
+    for name, data, mtime in _plain_members(raw) or _members(raw):
+        if not name.startswith(key + "."):
+            raise OtherKeyError(f"{name!r} is no file of {key!r}")
+        found.append(Entry(name[len(key) + 1 :], data, mtime))
     return found
 
 
 def tar_entries(key: str, entries: Iterable[Entry]) -> Iterator[bytes]:
     """Headers and data of the files under a key, without an owner or anything of this machine."""
     for entry in entries:
-        header = tarfile.TarInfo(f"{key}.{entry.extension}")
-        header.size, header.mtime = len(entry.data), max(0, entry.mtime)
-        yield header.tobuf(tarfile.GNU_FORMAT)
+        yield header(f"{key}.{entry.extension}", len(entry.data), max(0, entry.mtime))
         yield entry.data
         yield bytes(-len(entry.data) % tarfile.BLOCKSIZE)
+
+
+def header(name: str, size: int, mtime: int) -> bytes:
+    """A file's header as tarfile makes it in GNU's format, four times as fast."""
+    encoded = name.encode(errors="surrogateescape")
+    if len(encoded) > tarfile.LENGTH_NAME or max(size, mtime) >= 8**11:
+        info = tarfile.TarInfo(name)
+        info.size, info.mtime = size, mtime
+        return info.tobuf(tarfile.GNU_FORMAT)
+    before = b"%s%s%011o\0%011o\0" % (encoded.ljust(100, b"\0"), _RIGHTS, size, mtime)
+    checksum = sum(before) + _REST_SUM
+    return before + b"%06o\0 " % checksum + _REST
+
+
+def _plain_members(raw: bytes) -> list[tuple[str, bytes, int]] | None:
+    """Name, data and mtime of plain entries; None where there is one of another kind.
+
+    A pax header is skipped where it holds a time alone: webdataset writes one for each file.
+    Checksums were looked at when the source was indexed.
+    """
+    found = []
+    at = 0
+    while at < len(raw):
+        head = raw[at : at + tarfile.BLOCKSIZE]
+        if head[345] or head[124] & 0x80:  # a name in two parts, a size that is not octal
+            return None
+        at += tarfile.BLOCKSIZE
+        size, mtime = (int(head[of : of + 12].rstrip(b"\0 ") or b"0", 8) for of in (124, 136))
+        data = raw[at : at + size]
+        at += size + -size % tarfile.BLOCKSIZE
+        if head[156] in tarfile.XHDTYPE and _ONLY_TIMES.fullmatch(data):
+            continue
+        if head[156] not in b"0\0":
+            return None
+        name = head[:100].partition(b"\0")[0].decode(errors="backslashreplace")
+        found.append((name, data, mtime))
+    return found
+
+
+def _members(raw: bytes) -> Iterator[tuple[str, bytes, int]]:
+    # Names in other encodings are spelt as in the scored parquet's keys.
+    with tarfile.open(fileobj=io.BytesIO(raw), mode="r:", errors="backslashreplace") as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            yield member.name, file.read() if file else b"", int(member.mtime)
 
 
 def end_of_tar(size: int) -> bytes:
@@ -120,9 +164,8 @@ def _fields(text: str) -> tuple[int, list[tuple[str, int, int, int]]]:
 
 
 def _skip(text: str, at: int) -> int:
-    while text[at : at + 1] in _SPACE and at < len(text):
-        at += 1
-    return at
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
 
 
 def _expect(text: str, at: int, character: str) -> int:

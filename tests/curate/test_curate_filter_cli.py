@@ -16,12 +16,12 @@ from curate_results import SCORE, drawn, write_results
 from aesthetic_client.contract import HEADS
 
 OTHER = HEADS[1]
-SHARDS, SAMPLES = 4, 300
+SHARDS, SAMPLES = 4, 200
 
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scores of four tars of 300 samples, with two heads."""
+    """Scores of four tars of 200 samples, with two heads."""
     folder = tmp_path_factory.mktemp("filter")
     tars = img2dataset(folder / "data", shards=SHARDS, samples=SAMPLES + 1)
     scores = [
@@ -35,7 +35,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an undisturbed run writes."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    done = curate("filter", scored, "-o", out, "--min", "5.2", "--samples-per-shard", "11")
+    done = curate("filter", scored, "-o", out, "--min", "5.2", "--samples-per-shard", "17")
     assert done.returncode == 0, done.stderr
     return out
 
@@ -48,10 +48,10 @@ def values(scored: Path, output: str = SCORE) -> list[float]:
 def test_what_it_says(scored: Path, whole: Path, tmp_path: Path) -> None:
     kept = sum(value >= 5.2 for value in values(scored))
     assert sum(pq.read_metadata(path).num_rows for path in whole.glob("*.parquet")) == kept
-    arguments = ("filter", scored, "-o", whole, "--min", "5.2", "--samples-per-shard", "11")
+    arguments = ("filter", scored, "-o", whole, "--min", "5.2", "--samples-per-shard", "17")
     before = hashes(whole, "")
     done = curate(*arguments)
-    shards = -(-kept // 11)
+    shards = -(-kept // 17)
     total = SHARDS * SAMPLES
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
@@ -64,7 +64,7 @@ def test_what_it_says(scored: Path, whole: Path, tmp_path: Path) -> None:
 
 def test_killed_runs_end_as_an_undisturbed_one(scored: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = ("filter", scored, "-o", out, "--min", "5.2", "--samples-per-shard", "11")
+    arguments = ("filter", scored, "-o", out, "--min", "5.2", "--samples-per-shard", "17")
     expected = hashes(whole, "")
     moments = random.Random(5)
     killed = 0
@@ -93,9 +93,9 @@ def test_killed_runs_end_as_an_undisturbed_one(scored: Path, whole: Path, tmp_pa
 
 def test_ctrl_c_leaves_no_temporary_files(scored: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = ("filter", scored, "-o", out, "--min", "5.2", "--samples-per-shard", "11")
+    arguments = ("filter", scored, "-o", out, "--min", "5.2", "--samples-per-shard", "17")
     run = started(*arguments)
-    while run.poll() is None and len(all_files(out)) < 30:
+    while run.poll() is None and len(all_files(out)) < 20:
         time.sleep(0.005)
     run.send_signal(signal.SIGINT)
     _, errors = run.communicate(timeout=60)

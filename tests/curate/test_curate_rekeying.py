@@ -12,6 +12,7 @@ from aesthetic_curate.rekeying import (
     Entry,
     OtherKeyError,
     end_of_tar,
+    header,
     read_entries,
     rekeyed_json,
     tar_entries,
@@ -104,6 +105,24 @@ def test_entries_come_back_with_their_extensions(form: int) -> None:
         assert {(one.uid, one.gid, one.uname, one.mode) for one in members} == {(0, 0, "", 0o644)}
         assert {member.mtime for member in members} == {1_700_000_000}
         assert tar.extractfile(members[0]).read() == b"image"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "ä" * 40 + ".json", "x" * 99 + ".jpg"])
+@pytest.mark.parametrize("size", [0, 513, 8**11])
+def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime = size, 1_700_000_000
+    assert header(name, size, 1_700_000_000) == info.tobuf(tarfile.GNU_FORMAT)
+
+
+def test_what_webdataset_writes_takes_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = tar_of(("a.jpg", b"image"), ("a.json", b"{}"))  # each with a pax header, for its mtime
+    assert b"mtime=1700000000.5" in raw
+    monkeypatch.delattr(tarfile, "open")
+    assert read_entries(raw, "a") == [
+        Entry("jpg", b"image", 1_700_000_000),
+        Entry("json", b"{}", 1_700_000_000),
+    ]
 
 
 def test_names_in_other_encodings_are_found() -> None:
