@@ -61,8 +61,9 @@ def load(source: ImageSource, decode: Decode, options: pixels.PixelOptions) -> E
 
 def _is_pil_image(source: object) -> TypeGuard[Image]:
     # Only who imported Pillow can hold one of its images; without it nothing is imported here.
-    module = sys.modules.get("PIL.Image")
-    return module is not None and isinstance(source, module.Image)
+    # While another thread still imports it, the module is there without its class.
+    image_class = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    return image_class is not None and isinstance(source, image_class)
 
 
 def describe(source: object) -> str:

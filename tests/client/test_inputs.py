@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,11 @@ def test_a_palette_image_is_resized_in_its_own_mode() -> None:
     item = load(palette, "server", DEFAULT_OPTIONS)
     assert isinstance(item, Prepared)
     assert np.array_equal(item.pixels, prepare_pixels(encoded(palette)))
+
+
+def test_files_load_while_another_thread_imports_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL.Image", types.ModuleType("PIL.Image"))  # not yet run
+    assert load(FILE, "server", DEFAULT_OPTIONS) == Encoded(FILE)
 
 
 @pytest.mark.parametrize(
