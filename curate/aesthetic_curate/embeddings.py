@@ -80,21 +80,22 @@ class ArraySource:
         try:
             array = np.load(self._path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise UnreadableError(f"{self._url}: cannot be read as an .npy array: {error}") from (
-                error
-            )
-        shape, kind = getattr(array, "shape", None), getattr(array, "dtype", type(array).__name__)
-        if shape is None or len(shape) != 2 or shape[1] != EMBEDDING_DIM:
+            text = f"{self._url}: cannot be read as an .npy array: {error}"
+            raise UnreadableError(text) from error
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise UnreadableError(f"{self._url}: is an .npz archive; give its array as an .npy")
+        if array.ndim != 2 or array.shape[1] != EMBEDDING_DIM:
             raise UnreadableError(
-                f"{self._url}: holds an array of shape {shape}, expected (n, {EMBEDDING_DIM}): "
-                "embeddings of CLIP ViT-L/14"
+                f"{self._url}: holds an array of shape {array.shape}, expected "
+                f"(n, {EMBEDDING_DIM}): embeddings of CLIP ViT-L/14"
             )
-        if kind not in (np.float16, np.float32, np.float64):
+        if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
             raise UnreadableError(
-                f"{self._url}: holds numbers of type {kind}, expected float16, float32 or float64"
+                f"{self._url}: holds numbers of type {array.dtype}, expected float16, float32 or "
+                "float64"
             )
-        found: NDArray[np.floating[Any]] = array
-        return found
+        return array
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,431 @@
+"""Stored embeddings as they are found: arrays and parquets, keys, metadata, bad rows, slices."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from curate_datasets import unit_embeddings
+
+from aesthetic_client import HEADS
+from aesthetic_client.errors import InputError
+from aesthetic_curate import embedding_tables, embeddings
+from aesthetic_curate.embeddings import open_embeddings, score_embedding_chunk
+from aesthetic_curate.errors import UnreadableError
+from aesthetic_curate.options import InputOptions
+from aesthetic_curate.samples import EmbeddingChunk
+from aesthetic_curate.shards import Shard
+
+OPTIONS = InputOptions()
+ROWS = 50
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
+    for module in (embedding_tables, embeddings):
+        monkeypatch.setattr(module, "EMBEDDING_CHUNK_ROWS", 16)
+    return 16
+
+
+def read(
+    url: Path,
+    options: InputOptions = OPTIONS,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    metadata: Path | None = None,
+) -> list[EmbeddingChunk]:
+    """All chunks of a shard; their rows are as many as the source says."""
+    beside = None if metadata is None else str(metadata)
+    shard = Shard("name", "embeddings", str(url), start, stop, beside)
+    with open_embeddings(shard, options) as source:
+        chunks = list(source.chunks())
+        assert sum(len(chunk.keys) for chunk in chunks) == len(source)
+        assert dict(source.notes) == {}
+    for chunk in chunks:
+        assert len(chunk.embeddings) == len(chunk.keys)
+        assert chunk.metadata is None or chunk.metadata.num_rows == len(chunk.keys)
+    return chunks
+
+
+def vectors(chunks: Sequence[EmbeddingChunk]) -> np.ndarray:
+    return np.concatenate([np.empty((0, 768)), *(chunk.embeddings for chunk in chunks)])
+
+
+def keys(chunks: Sequence[EmbeddingChunk]) -> list[str]:
+    return [key for chunk in chunks for key in chunk.keys]
+
+
+def metadata(chunks: Sequence[EmbeddingChunk]) -> pa.Table:
+    return pa.concat_tables([chunk.metadata for chunk in chunks])
+
+
+def lists(rows: Sequence[np.ndarray | None], kind: pa.DataType) -> pa.Array:
+    dtype = kind.value_type.to_pandas_dtype()
+    return pa.array([None if row is None else row.astype(dtype) for row in rows], kind)
+
+
+def clip_retrieval(folder: Path, units: np.ndarray) -> tuple[Path, Path]:
+    """img_emb_0.npy and metadata_0.parquet."""
+    folder.mkdir()
+    np.save(folder / "img_emb_0.npy", units.astype(np.float16))
+    names = [f"{row:05d}" for row in range(len(units))]
+    table = pa.table({"key": names, "caption": [f"no. {name}" for name in names]})
+    pq.write_table(table, folder / "metadata_0.parquet", row_group_size=7)
+    return folder / "img_emb_0.npy", folder / "metadata_0.parquet"
+
+
+# --- arrays ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f2"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_of_each_type_and_order(
+    tmp_path: Path, small_chunks: int, dtype: str, order: str
+) -> None:
+    given = np.asarray(unit_embeddings(ROWS), dtype=dtype, order=order)
+    np.save(tmp_path / "a.npy", given)
+    chunks = read(tmp_path / "a.npy")
+    assert [len(chunk.keys) for chunk in chunks] == [16, 16, 16, 2]
+    assert np.array_equal(vectors(chunks), given)
+    assert {chunk.embeddings.dtype for chunk in chunks} == {np.dtype(dtype)}
+    assert isinstance(chunks[0].embeddings, np.memmap)  # nothing was copied
+    assert keys(chunks) == [f"{row:09d}" for row in range(ROWS)]
+    assert all(chunk.metadata is None for chunk in chunks)
+
+
+def test_a_slice_of_an_array_keeps_its_row_numbers(tmp_path: Path, small_chunks: int) -> None:
+    given = unit_embeddings(ROWS)
+    np.save(tmp_path / "a.npy", given)
+    chunks = read(tmp_path / "a.npy", start=10, stop=45)
+    assert np.array_equal(vectors(chunks), given[10:45])
+    assert keys(chunks)[0] == "000000010" and keys(chunks)[-1] == "000000044"
+    assert len(keys(read(tmp_path / "a.npy", start=40, stop=90))) == 10
+    assert read(tmp_path / "a.npy", start=60) == []
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, None), (5, 33), (48, 50)])
+def test_clip_retrieval_metadata_goes_along(
+    tmp_path: Path, small_chunks: int, start: int, stop: int | None
+) -> None:
+    given = unit_embeddings(ROWS)
+    array, table = clip_retrieval(tmp_path / "c", given)
+    chunks = read(array, start=start, stop=stop, metadata=table)
+    expected = range(ROWS)[start:stop]
+    assert keys(chunks) == [f"{row:05d}" for row in expected]
+    assert metadata(chunks).column_names == ["key", "caption"]
+    assert metadata(chunks)["caption"].to_pylist() == [f"no. {row:05d}" for row in expected]
+    assert np.array_equal(vectors(chunks), given.astype(np.float16)[start:stop])
+    named = InputOptions(key_column="caption", embedding_column="of another input")
+    assert keys(read(array, named, metadata=table))[3] == "no. 00003"
+
+
+def test_metadata_of_another_number_of_rows_is_refused(tmp_path: Path) -> None:
+    array, table = clip_retrieval(tmp_path / "c", unit_embeddings(ROWS))
+    np.save(array, unit_embeddings(ROWS - 1))
+    with pytest.raises(UnreadableError) as raised:
+        read(array, metadata=table)
+    text = str(raised.value)
+    assert f"{table} has 50 rows, but {array} has 49 embeddings" in text
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((3, 512), np.float16), r"of shape \(3, 512\), expected \(n, 768\)"),
+        (np.zeros(768, np.float32), r"of shape \(768,\), expected \(n, 768\)"),
+        (np.zeros((1, 3, 768), np.float32), r"of shape \(1, 3, 768\), expected \(n, 768\)"),
+        (np.zeros((3, 768), np.int8), "of type int8, expected float16, float32 or float64"),
+    ],
+)
+def test_arrays_of_something_else_are_refused(
+    tmp_path: Path, array: np.ndarray, reason: str
+) -> None:
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(UnreadableError, match=reason) as raised:
+        read(tmp_path / "a.npy")
+    assert str(tmp_path / "a.npy") in str(raised.value)
+
+
+def test_files_that_are_no_arrays_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "whole.npy", unit_embeddings(9))
+    data = (tmp_path / "whole.npy").read_bytes()
+    np.save(tmp_path / "pickle.npy", np.array([None, "x"], object), allow_pickle=True)
+    (tmp_path / "cut.npy").write_bytes(data[: len(data) // 2])
+    (tmp_path / "header.npy").write_bytes(data[:40])
+    (tmp_path / "empty.npy").write_bytes(b"")
+    (tmp_path / "text.npy").write_text("0.1, 0.2")
+    for name in ("pickle", "cut", "header", "empty", "text"):
+        with pytest.raises(UnreadableError, match=r"cannot be read as an \.npy array") as raised:
+            read(tmp_path / f"{name}.npy")
+        assert f"{name}.npy" in str(raised.value)
+    with (tmp_path / "archive.npy").open("wb") as file:
+        np.savez(file, a=unit_embeddings(2))
+    with pytest.raises(UnreadableError, match=r"archive\.npy: is an \.npz archive"):
+        read(tmp_path / "archive.npy")
+    with pytest.raises(UnreadableError, match=r"absent\.npy"):
+        read(tmp_path / "absent.npy")
+    np.save(tmp_path / "none.npy", np.empty((0, 768), np.float16))
+    assert read(tmp_path / "none.npy") == []
+
+
+# --- parquets ----------------------------------------------------------------------------------
+
+FLOATS = {"half": pa.float16(), "float": pa.float32(), "double": pa.float64()}
+
+
+@pytest.mark.parametrize("floats", list(FLOATS))
+@pytest.mark.parametrize("kind", [pa.list_, pa.large_list, lambda of: pa.list_(of, 768)])
+def test_a_column_of_each_type(tmp_path: Path, small_chunks: int, floats: str, kind) -> None:
+    given = unit_embeddings(ROWS)
+    table = pa.table(
+        {
+            "id": pa.array(range(100, 150)),
+            "embedding": lists(list(given), kind(FLOATS[floats])),
+            "caption": [f"c{row}" for row in range(ROWS)],
+            "image": [b"\xff\xd8\xff"] * ROWS,
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=20)
+    for start, stop in ((0, None), (7, 41), (20, 40), (49, 50)):
+        chunks = read(tmp_path / "t.parquet", start=start, stop=stop)
+        expected = given.astype(chunks[0].embeddings.dtype)[start:stop]
+        assert chunks[0].embeddings.dtype.itemsize == FLOATS[floats].bit_width // 8
+        assert np.array_equal(vectors(chunks), expected)
+        assert keys(chunks) == [str(row) for row in range(100, 150)[start:stop]]
+        assert metadata(chunks).column_names == ["id", "caption"]
+        assert metadata(chunks)["caption"].to_pylist() == [f"c{r}" for r in range(ROWS)][start:stop]
+        assert not any(chunk.problems for chunk in chunks)
+        assert not chunks[0].embeddings.flags.owndata  # Arrow's memory as it is
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_rows_without_an_embedding_leave_the_rest(
+    tmp_path: Path, small_chunks: int, fixed: bool
+) -> None:
+    """Fixed-size lists with nulls, which Arrow writes and cannot read back, too."""
+    given = unit_embeddings(ROWS)
+    rows: list[np.ndarray | None] = list(given)
+    rows[0] = rows[17] = rows[49] = None
+    if not fixed:
+        rows[18] = np.zeros(512, np.float32)
+        rows[19] = np.zeros(0, np.float32)
+        rows[20] = np.zeros(769, np.float32)
+    kind = pa.list_(pa.float32(), 768) if fixed else pa.list_(pa.float32())
+    table = pa.table({"embedding": lists(rows, kind), "n": range(ROWS)})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=30)
+    chunks = read(tmp_path / "t.parquet")
+    at, problems = 0, {}
+    for chunk in chunks:
+        problems.update({at + row: text for row, text in chunk.problems.items()})
+        at += len(chunk.keys)
+    expected = dict.fromkeys((0, 17, 49), "has no embedding")
+    if not fixed:
+        width = "holds {} numbers, expected 768 of CLIP ViT-L/14"
+        expected |= {18: width.format(512), 19: width.format(0), 20: width.format(769)}
+    assert problems == expected
+    found = vectors(chunks)
+    assert np.isnan(found[list(expected)]).all()
+    good = [row for row in range(ROWS) if row not in expected]
+    assert np.array_equal(found[good], given[good])
+    assert metadata(chunks)["n"].to_pylist() == list(range(ROWS))
+
+
+def test_numbers_missing_within_a_row_are_nan(tmp_path: Path) -> None:
+    values: list[list[float | None]] = unit_embeddings(3).tolist()
+    values[1][700] = None
+    pq.write_table(pa.table({"embedding": values}), tmp_path / "t.parquet")
+    (chunk,) = read(tmp_path / "t.parquet")
+    assert np.argwhere(np.isnan(chunk.embeddings)).tolist() == [[1, 700]]
+    assert chunk.problems == {}
+
+
+def test_keys_from_their_column_or_the_rows_number(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    column = pa.FixedSizeListArray.from_arrays(unit_embeddings(3).ravel(), 768)
+    pq.write_table(pa.table({"image_embedding": column}), path)
+    (chunk,) = read(path)
+    assert list(chunk.keys) == ["000000000", "000000001", "000000002"]
+    assert chunk.metadata is None
+    table = pa.table(
+        {
+            "image_embedding": column,
+            "name": pa.array(["x", None, "z"]).dictionary_encode(),
+            "other": [[0.5]] * 3,
+        }
+    )
+    pq.write_table(table, path)
+    (chunk,) = read(path, InputOptions(key_column="name"))
+    assert list(chunk.keys) == ["x", "000000001", "z"]
+    assert chunk.metadata is not None
+    assert chunk.metadata.column_names == ["name", "other"]
+    (chunk,) = read(path, InputOptions(key_column="name"), start=2)
+    assert list(chunk.keys) == ["z"]
+
+
+def test_the_column_that_is_named_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    one, two = unit_embeddings(4, seed=1), unit_embeddings(4, seed=2)
+    table = pa.table({"embedding": list(one), "mine": list(two)})
+    pq.write_table(table, path)
+    assert np.array_equal(vectors(read(path)), one)
+    chunks = read(path, InputOptions(embedding_column="mine"))
+    assert np.array_equal(vectors(chunks), two)
+    assert metadata(chunks).column_names == ["embedding"]  # kept, as any other column
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "reason"),
+    [
+        ({"text": ["a"]}, {}, "no column of embeddings was found among text; name it with"),
+        ({"x": [[0.1] * 768]}, {"embedding_column": "y"}, "has no column 'y'; it has x"),
+        ({"x": ["a"]}, {"embedding_column": "x"}, "the column 'x' holds string, expected lists"),
+        ({"x": [[1, 2]]}, {"embedding_column": "x"}, "the column 'x' holds list<element: int64>"),
+        (
+            {"embedding": pa.array([[0.5] * 512], pa.list_(pa.float32(), 512))},
+            {},
+            r"fixed_size_list<element: float>\[512\], expected lists of 768 floats",
+        ),
+    ],
+)
+def test_parquets_of_something_else_are_refused(
+    tmp_path: Path, columns: dict[str, object], options: dict[str, str], reason: str
+) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(InputError, match=reason) as raised:
+        read(path, InputOptions(**options))  # type: ignore[arg-type]
+    assert str(path) in str(raised.value)
+
+
+def test_broken_parquets_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"embedding": list(unit_embeddings(300))}), path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UnreadableError, match=r"t\.parquet: cannot be read as a parquet file"):
+        read(path)
+    damaged = bytearray(data)  # the footer is whole, pages are not
+    damaged[1000:200_000] = bytes(199_000)
+    path.write_bytes(damaged)
+    with pytest.raises(UnreadableError, match=r"t\.parquet: cannot be read as a parquet file"):
+        read(path)
+
+
+MEMORY = """
+import resource, sys
+from aesthetic_curate.embeddings import open_embeddings
+from aesthetic_curate.options import InputOptions
+from aesthetic_curate.shards import Shard
+rows = peak = 0
+with open_embeddings(Shard("n", "embeddings", sys.argv[1]), InputOptions()) as source:
+    for chunk in source.chunks():
+        rows += len(chunk.keys)
+        float(chunk.embeddings.sum())
+        if not peak:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak)
+"""
+
+
+@pytest.mark.parametrize("suffix", ["npy", "parquet"])
+def test_memory_stays_that_of_a_chunk(tmp_path: Path, suffix: str) -> None:
+    """200,000 rows are 300 MB; reading all of them takes hardly more than reading the first."""
+    path = tmp_path / f"a.{suffix}"
+    units = np.resize(unit_embeddings(1000).astype(np.float16), (200_000, 768))
+    if suffix == "npy":
+        np.save(path, units)
+    else:
+        column = pa.FixedSizeListArray.from_arrays(units.ravel(), 768)
+        options = {"compression": "none", "use_dictionary": False, "row_group_size": 50_000}
+        pq.write_table(pa.table({"embedding": column}), path, **options)
+        del column
+    del units
+    assert path.stat().st_size > 290 * 2**20
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, path], capture_output=True, text=True, check=True
+    )
+    rows, grown_kib = map(int, done.stdout.split())
+    assert rows == 200_000
+    assert grown_kib < 120 * 2**10
+
+
+# --- scores ------------------------------------------------------------------------------------
+
+
+def served(units: np.ndarray, heads: Sequence[object]) -> dict[str, np.ndarray]:
+    """A head that is the vector's first number, and one that is its second."""
+    assert units.dtype == np.float32 and units.flags.c_contiguous
+    assert np.isfinite(units).all()  # what no server would mind
+    calls.append(len(units))
+    return {head.output: units[:, at] for at, head in enumerate(heads)}  # type: ignore[attr-defined]
+
+
+calls: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def no_calls() -> Iterator[None]:
+    calls.clear()
+    yield
+
+
+def test_a_chunk_is_scored_whole_with_its_bad_rows() -> None:
+    given = unit_embeddings(9000, seed=3).astype(np.float16)
+    given[5] *= 12
+    given[8999, 3] = np.inf
+    given[4100] = np.nan
+    chunk = EmbeddingChunk(["k"] * 9000, given, None, {4100: "has no embedding"})
+    scored = score_embedding_chunk(chunk, served, HEADS[:2])
+    assert sorted(calls) == [808, 4096, 4096]
+    bad = [5, 4100, 8999]
+    assert list(scored.problems) == bad == np.flatnonzero(~scored.ok).tolist()
+    assert scored.statuses == {"ok": 8997, "bad_embedding": 3}
+    assert scored.units is None
+    found = scored.columns()
+    assert list(found) == ["status", "error", HEADS[0].output, HEADS[1].output]
+    assert found["status"].take(pa.array([4, 5])).to_pylist() == ["ok", "bad_embedding"]
+    assert found["error"].null_count == 8997
+    assert found["error"][5].as_py().startswith("has norm 12")
+    assert found["error"][4100].as_py() == "has no embedding"
+    assert found["error"][8999].as_py() == "holds NaN or infinity"
+    for at, head in enumerate(HEADS[:2]):
+        values = found[head.output]
+        assert values.type == pa.float32()
+        assert [row for row in bad if values[row].is_valid] == [] and values.null_count == 3
+        assert values[17].as_py() == given[17, at]
+
+
+def test_raw_features_are_scored_when_they_are_normalised() -> None:
+    unit = unit_embeddings(40, seed=4)
+    chunk = EmbeddingChunk([""] * 40, unit * 11, None)
+    refused = score_embedding_chunk(chunk, served, HEADS[:1])
+    assert refused.statuses == {"bad_embedding": 40}
+    assert refused.problems[0] == "has norm 11, expected 1: pass --normalize for raw CLIP features"
+    scored = score_embedding_chunk(chunk, served, HEADS[:1], normalize=True, keep_units=True)
+    assert scored.statuses == {"ok": 40}
+    assert np.abs(scored.scores[HEADS[0].output] - unit[:, 0]).max() < 1e-7
+    assert scored.units is not None
+    assert np.abs(scored.units - unit).max() < 1e-7
+
+
+def test_what_the_scorer_raises_comes_through() -> None:
+    def away(units: np.ndarray, heads: object) -> dict[str, np.ndarray]:
+        raise ConnectionError("the server is gone")
+
+    chunk = EmbeddingChunk([""] * 9000, unit_embeddings(9000), None)
+    with pytest.raises(ConnectionError, match="the server is gone"):
+        score_embedding_chunk(chunk, away, HEADS[:1])
+
+
+def test_an_empty_chunk_asks_nobody() -> None:
+    chunk = EmbeddingChunk([], np.empty((0, 768), np.float16), None)
+    scored = score_embedding_chunk(chunk, served, HEADS)
+    assert calls == [] and scored.statuses == {}
+    assert {len(column) for column in scored.columns().values()} == {0}
