@@ -8,7 +8,6 @@ kept as `source_NAME`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,15 +46,10 @@ def scored_schema(outputs: Sequence[str], embedding: str | None) -> pa.Schema:
     return pa.schema(fields)
 
 
-def embedding_array(
-    embeddings: Sequence[NDArray[np.floating[Any]] | None], dtype: str
-) -> pa.FixedSizeListArray:
-    """The embedding column of these vectors (768,); NaN for those that are None."""
-    matrix = np.full((len(embeddings), EMBEDDING_DIM), np.nan, dtype)
-    for row, embedding in enumerate(embeddings):
-        if embedding is not None:
-            matrix[row] = embedding
-    return pa.FixedSizeListArray.from_arrays(matrix.reshape(-1), EMBEDDING_DIM)
+def embedding_array(embeddings: NDArray[np.float32], dtype: str) -> pa.FixedSizeListArray:
+    """The embedding column of vectors (n, 768); NaN stands for none."""
+    flat = np.ascontiguousarray(embeddings, dtype).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(flat, EMBEDDING_DIM)
 
 
 def renamed_metadata(metadata: pa.Table, taken: Sequence[str]) -> pa.Table:

@@ -65,7 +65,7 @@ def map_in_workers(
     given = (counts, counters, places, stop, start, arguments)
     pool = ProcessPoolExecutor(workers, context, _enter, given)
     with _stopping(pool, stop):
-        waiting: set[Future[Result]] = {pool.submit(function, task) for task in tasks}
+        waiting: set[Future[Result]] = {pool.submit(_call, function, task) for task in tasks}
         while waiting:
             ended, waiting = wait(waiting, POLL_S, FIRST_COMPLETED)
             tell([sum(counts[at::counters]) for at in range(counters)])
@@ -124,7 +124,20 @@ def _enter(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with places.get_lock():
         place, places.value = places.value, places.value + 1
-    start(Seat(counts, place * counters, stop), *arguments)
+    try:
+        start(Seat(counts, place * counters, stop), *arguments)
+    except Exception as error:  # raised here, it would look like a worker that was killed
+        global _start_error
+        _start_error = error
+
+
+_start_error: Exception | None = None
+
+
+def _call(function: Callable[[Task], Result], task: Task) -> Result:
+    if _start_error is not None:
+        raise _start_error
+    return function(task)
 
 
 def _end_with_parent() -> None:

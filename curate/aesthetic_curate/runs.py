@@ -10,7 +10,8 @@ from typing import Any
 
 from aesthetic_curate.config import Job
 from aesthetic_curate.processes import Seat, map_in_workers, terminations_as_interrupts
-from aesthetic_curate.scoring import Scorer, Watch, score_shard, stats_name
+from aesthetic_curate.scorers import open_scorer
+from aesthetic_curate.scoring import Watch, score_shard, stats_name
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.storage import Folder, identity
 
@@ -103,14 +104,6 @@ def run(
         for stats in map_in_workers(_score, todo, workers, _start_worker, (job,), tell, counters=2):
             finished += 1
             yield stats
-
-
-def open_scorer(job: Job) -> Scorer:
-    """The servers of the job, or the heads at hand where it names none."""
-    from aesthetic_curate.local_heads import LocalScorer
-    from aesthetic_curate.servers import Servers
-
-    return Servers(job) if job.urls else LocalScorer(job)
 
 
 # --- in a worker process -----------------------------------------------------------------------

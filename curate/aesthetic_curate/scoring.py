@@ -7,23 +7,25 @@ import datetime
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from aesthetic_client.contract import Head
+from aesthetic_client.contract import EMBEDDING_DIM
 from aesthetic_curate import columns
 from aesthetic_curate.config import FORMAT, Job, ScoreConfig
+from aesthetic_curate.embeddings import open_embeddings, score_embedding_chunk
 from aesthetic_curate.errors import StoppedError
 from aesthetic_curate.opening import open_source
 from aesthetic_curate.outcomes import Outcome
 from aesthetic_curate.rows import RowWriter
 from aesthetic_curate.samples import Chunk, Sample, Source
+from aesthetic_curate.scorers import Scorer
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.stats import ScoreStats
 from aesthetic_curate.storage import Folder, identity
@@ -32,18 +34,6 @@ STATS_SUFFIX = "_stats.json"
 REFUSALS = 50  # images refused one after another, for no fault of theirs: the server is broken
 # A tar ends with two empty blocks and fills its last record.
 TAR_BLOCK, TAR_RECORD = 512, 10_240
-
-
-class Scorer(Protocol):
-    """What scores: servers, or for stored embeddings the heads at hand."""
-
-    def score(self, samples: Iterable[Sample]) -> Iterator[Outcome]: ...
-
-    def score_embeddings(
-        self, embeddings: NDArray[np.float32], heads: Sequence[Head]
-    ) -> dict[str, NDArray[np.float32]]: ...
-
-    def close(self) -> None: ...
 
 
 class Watch:
@@ -207,9 +197,11 @@ def _table(outcomes: Sequence[Outcome], config: ScoreConfig) -> pa.Table:
     for head in config.heads:
         arrays[head.output] = [outcome.scores.get(head.name) for outcome in outcomes]
     if config.embedding:
-        arrays[columns.EMBEDDING] = columns.embedding_array(
-            [outcome.embedding for outcome in outcomes], config.embedding
-        )
+        missing = np.full(EMBEDDING_DIM, np.nan, np.float32)
+        vectors = [
+            missing if outcome.embedding is None else outcome.embedding for outcome in outcomes
+        ]
+        arrays[columns.EMBEDDING] = columns.embedding_array(np.stack(vectors), config.embedding)
     schema = columns.scored_schema(config.outputs, config.embedding)
     return pa.table([pa.array(arrays[field.name], field.type) for field in schema], schema=schema)
 
@@ -217,7 +209,30 @@ def _table(outcomes: Sequence[Outcome], config: ScoreConfig) -> pa.Table:
 def _score_embeddings(
     shard: Shard, job: Job, scorer: Scorer, writer: RowWriter, tally: Tally, watch: Watch
 ) -> dict[str, int]:
-    raise NotImplementedError
+    config = job.config
+    schema = columns.scored_schema(config.outputs, config.embedding)
+    with open_embeddings(shard, job.options) as source:
+        for chunk in source.chunks():
+            scored = score_embedding_chunk(
+                chunk,
+                scorer.score_embeddings,
+                config.heads,
+                normalize=config.normalize,
+                keep_units=config.embedding is not None,
+                blocks=scorer.blocks,
+            )
+            arrays = {columns.KEY: pa.array(chunk.keys, pa.string()), **scored.columns()}
+            if scored.units is not None:
+                arrays[columns.EMBEDDING] = columns.embedding_array(scored.units, config.embedding)
+            rows = len(chunk.keys)
+            table = [
+                arrays.get(field.name, pa.nulls(rows, field.type)).cast(field.type)
+                for field in schema
+            ]
+            writer.write(pa.table(table, schema=schema), chunk.metadata)
+            tally.add(scored.statuses, scored.scores)
+            watch.scored(rows, len(scored.problems))
+        return dict(source.notes)
 
 
 def _end_tar(tar: BinaryIO) -> None:

@@ -25,6 +25,7 @@ from aesthetic_curate.config import Job, essentials
 from aesthetic_curate.errors import MixedResultsError, StoppedError
 from aesthetic_curate.outcomes import Outcome, outcome_of
 from aesthetic_curate.samples import Sample
+from aesthetic_curate.vectors import SERVED_BLOCKS
 
 T = TypeVar("T")
 FIRST_PAUSE_S = 0.2
@@ -51,6 +52,8 @@ class _State:
 
 class Servers:
     """Scores samples in their order against the job's servers. Thread-safe; close it."""
+
+    blocks = SERVED_BLOCKS
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -114,8 +117,12 @@ class Servers:
     def score_embeddings(
         self, embeddings: NDArray[np.float32], heads: Sequence[Head]
     ) -> dict[str, NDArray[np.float32]]:
-        """Scores (n,) by output name, of unit vectors (n, 768)."""
+        """Scores (n,) by output name, of unit vectors (n, 768); of any number for a row of zeros."""
         names = [head.name for head in heads]
+        none = ~embeddings.any(axis=1)
+        if none.any():  # the client refuses them
+            embeddings = embeddings.copy()
+            embeddings[none, 0] = 1
         scores = self.ask(lambda client: client.score_embeddings_by_head(embeddings, heads=names))
         return {head.output: scores[head.name] for head in heads}
 

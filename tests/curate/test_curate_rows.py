@@ -115,7 +115,7 @@ def test_names_that_are_taken_twice() -> None:
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_embeddings_survive_parquet_where_some_are_missing(tmp_path: Path, dtype: str) -> None:
     vector = np.linspace(-1, 1, 768, dtype=np.float32)
-    column = embedding_array([vector, None, -vector], dtype)
+    column = embedding_array(np.stack([vector, np.full(768, np.nan), -vector]), dtype)
     pq.write_table(pa.table({"embedding": column}), tmp_path / "x.parquet")
     back = pq.read_table(tmp_path / "x.parquet")["embedding"].combine_chunks()
     matrix = back.values.to_numpy().reshape(-1, 768)

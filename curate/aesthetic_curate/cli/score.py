@@ -13,6 +13,7 @@ from aesthetic_client._wire import resolve_heads
 from aesthetic_client.cli._server import served_url
 from aesthetic_client.contract import DEFAULT_HEAD, SEEDED_WEIGHTS, Head
 from aesthetic_client.errors import InputError
+from aesthetic_client.paths import default_repository
 from aesthetic_curate.cli._progress import Bar
 from aesthetic_curate.config import (
     DEFAULT_IN_FLIGHT,
@@ -24,7 +25,7 @@ from aesthetic_curate.config import (
 )
 from aesthetic_curate.errors import NoSamplesError
 from aesthetic_curate.inputs import find_shards
-from aesthetic_curate.local_heads import LocalHeads
+from aesthetic_curate.local_heads import LocalHeads, heads_file
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.runs import Plan, Summary, plan
 from aesthetic_curate.runs import run as run_shards
@@ -211,9 +212,9 @@ def _job(
     if arguments.local:
         if any(shard.kind != "embeddings" for shard in shards):
             raise InputError("--local scores stored embeddings; images need the tower of a server")
-        folder = arguments.repository
-        local = LocalHeads.read(folder)
-        yield _known(draft, arguments, local.heads, local.provenance, heads_file=str(local.path))
+        file = heads_file(arguments.repository or default_repository())
+        local = LocalHeads.read(file)
+        yield _known(draft, arguments, local.heads, local.provenance, heads_file=str(file))
         return
     urls = tuple(one.strip() for url in arguments.url for one in url.split(",") if one.strip())
     if urls:
