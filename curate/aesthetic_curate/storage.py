@@ -44,9 +44,10 @@ _REFUSED = {
     errno.ENAMETOOLONG: "the name is too long",
 }
 # A writer may lay a file of its own beside its temporary one: the same name, and a suffix.
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)-\d+\.tmp(\.\w+)?")
+_TEMPORARY = re.compile(r"(?P<file>\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)-\d+\.tmp)(\.\w+)?")
 _HOST = re.sub(r"[^\w-]", "_", socket.gethostname()) or "host"
 _counter = itertools.count()
+_COPY = "aesthetic-copy"  # of a remote input
 _being_written: set[Path] = set()  # by this process; a file of its id that is not here is a relic
 
 
@@ -106,7 +107,7 @@ class Folder:
         try:
             with output_errors(target, {**FULL, **_REFUSED}):
                 temporary.parent.mkdir(parents=True, exist_ok=True)
-                temporary.write_bytes(b"")  # over the relic of a process that had the same id
+                _create(temporary)
             # What else the block raises is its own affair: it may read inputs, too.
             with output_errors(target, FULL):
                 yield temporary
@@ -119,15 +120,7 @@ class Folder:
 
     def sweep(self, name: str) -> None:
         """Remove what dead processes of this machine left of a file they were writing."""
-        parent = self._temporary(name).parent
-        basename = name.rpartition("/")[2]
-        for path in parent.glob(f".{glob.escape(basename)}.*.tmp*"):
-            match = _TEMPORARY.fullmatch(path.name)
-            if not match or match["name"] != basename or match["host"] != _HOST:
-                continue
-            pid = int(match["pid"])
-            if path not in _being_written if pid == os.getpid() else not _is_alive(pid):
-                path.unlink(missing_ok=True)
+        _sweep(self._temporary(name).parent, name.rpartition("/")[2])
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there. Raises OutputError."""
@@ -141,7 +134,7 @@ class Folder:
     def _temporary(self, name: str) -> Path:
         parent, _, basename = name.rpartition("/")
         folder = Path(self.url, parent) if self.is_local else Path(tempfile.gettempdir())
-        return folder / f".{basename}.{_HOST}-{os.getpid()}-{next(_counter)}.tmp"
+        return _temporary(folder, basename)
 
     def _keep(self, temporary: Path, target: str) -> None:
         if not self.is_local:
@@ -172,17 +165,20 @@ def local_copy(url: str) -> Iterator[Path]:
             raise unreadable(url, error) from error
         yield Path(url)
         return
-    handle, name = tempfile.mkstemp(prefix="aesthetic-", suffix="-" + url.rpartition("/")[2][-80:])
-    os.close(handle)
+    _sweep(Path(tempfile.gettempdir()), _COPY)
+    copy = _temporary(Path(tempfile.gettempdir()), _COPY)
+    _being_written.add(copy)
     try:
         try:
-            with output_errors(name, FULL):
-                try_often(lambda fs, path: fs.get_file(path, name), url)
+            with output_errors(f"{copy} ($TMPDIR names another folder)"):
+                _create(copy)
+                try_often(lambda fs, path: fs.get_file(path, str(copy)), url)
         except FileNotFoundError as error:
             raise unreadable(url, error) from error
-        yield Path(name)
+        yield copy
     finally:
-        Path(name).unlink(missing_ok=True)
+        copy.unlink(missing_ok=True)
+        _being_written.discard(copy)
 
 
 @contextmanager
@@ -237,6 +233,28 @@ def output_errors(target: str, sentences: Mapping[int, str] = FULL) -> Iterator[
         if sentence is None:
             raise
         raise OutputError(f"{target}: cannot be written: {sentence}") from error
+
+
+def _temporary(folder: Path, basename: str) -> Path:
+    return folder / f".{basename}.{_HOST}-{os.getpid()}-{next(_counter)}.tmp"
+
+
+def _create(path: Path) -> None:
+    """An empty file: not through a link that others left, but over the relic of an equal id."""
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+
+
+def _sweep(folder: Path, basename: str) -> None:
+    """Remove the temporary files of dead processes, and of an earlier one of this process's id."""
+    for path in folder.glob(f".{glob.escape(basename)}.*.tmp*"):
+        match = _TEMPORARY.fullmatch(path.name)
+        if not match or match["name"] != basename or match["host"] != _HOST:
+            continue
+        pid = int(match["pid"])
+        in_use = folder / match["file"] in _being_written if pid == os.getpid() else _is_alive(pid)
+        if not in_use:
+            path.unlink(missing_ok=True)
 
 
 def _upload(fs: Any, source: Path, path: str) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from aesthetic_curate.storage import output_errors
 
-_PIECE = 1 << 20
+_PIECE = 1 << 14  # packed; it may hold a thousand times as much
 _RECORD = 10_240
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -151,19 +150,11 @@ def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
         samples(shard(tmp_path / "none"))
 
 
-@pytest.fixture
-def memory() -> Iterator[str]:
-    fs = fsspec.filesystem("memory")
-    fs.store.clear()
-    yield "memory://photos"
-    fs.store.clear()
-
-
 def test_remote_folders_keep_their_order(memory: str) -> None:
     fs = fsspec.filesystem("memory")
     for index in range(300):
-        fs.pipe_file(f"/photos/{index:04d}.jpg", str(index).encode())
-        fs.pipe_file(f"/photos/{index:04d}.json", b'{"i": %d}' % index)
+        fs.pipe_file(f"/bucket/{index:04d}.jpg", str(index).encode())
+        fs.pipe_file(f"/bucket/{index:04d}.json", b'{"i": %d}' % index)
     with open_source(shard(memory, 5, 295), OPTIONS) as source:
         chunks = list(source.chunks())
         found = [sample for chunk in chunks for sample in chunk.samples]

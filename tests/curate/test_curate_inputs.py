@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -208,14 +207,6 @@ def test_broken_tables_and_arrays_are_named(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", np.zeros(5))
     with pytest.raises(InputError, match=r"b\.npy: expected .* \(n, 768\), got \(5,\)"):
         names(tmp_path / "b.npy")
-
-
-@pytest.fixture
-def memory() -> Iterator[str]:
-    fs = fsspec.filesystem("memory")
-    fs.store.clear()
-    yield "memory://bucket"
-    fs.store.clear()
 
 
 def test_remote_tars_tables_and_folders(tmp_path: Path, memory: str) -> None:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -18,15 +17,6 @@ from aesthetic_curate import locations, storage
 from aesthetic_curate.errors import OutputError, UnreadableError
 from aesthetic_curate.locations import expand, join, list_files, parent, read_file
 from aesthetic_curate.storage import Folder, identity, local_copy
-
-
-@pytest.fixture
-def memory() -> Iterator[str]:
-    """An empty fsspec folder that is not local."""
-    fs = fsspec.filesystem("memory")
-    fs.store.clear()
-    yield "memory://bucket"
-    fs.store.clear()
 
 
 @pytest.fixture
@@ -54,7 +44,7 @@ def test_a_file_appears_when_its_block_ends(folder: Folder) -> None:
     assert folder.read_bytes("laion/00000.parquet") == b"whole"
     with folder.local("laion/00000.parquet") as path:
         assert path.read_bytes() == b"whole"
-    assert not path.name.endswith(".tmp")
+    assert path.exists() == folder.is_local
 
 
 def test_a_block_that_fails_leaves_nothing(folder: Folder) -> None:
@@ -88,7 +78,11 @@ def test_sweep_removes_what_dead_processes_left(tmp_path: Path) -> None:
     dead.wait()
     alive = os.getppid()
     host = storage._HOST
-    relics = [f".a.parquet.{host}-{dead.pid}-7.tmp", f".a.parquet.{host}-{os.getpid()}-99999.tmp"]
+    relics = [
+        f".a.parquet.{host}-{dead.pid}-7.tmp",
+        f".a.parquet.{host}-{dead.pid}-7.tmp.wider",
+        f".a.parquet.{host}-{os.getpid()}-99999.tmp",
+    ]
     relics.append(f"{relics[0]}.wider")
     others = [
         f".a.parquet.{host}-{alive}-0.tmp",
@@ -101,8 +95,11 @@ def test_sweep_removes_what_dead_processes_left(tmp_path: Path) -> None:
         (tmp_path / "sub" / name).write_bytes(b"half")
     folder = Folder(tmp_path)
     with folder.writing("sub/a.parquet") as own:
+        beside = own.with_name(own.name + ".wider")
+        beside.write_bytes(b"in use")
         folder.sweep("sub/a.parquet")
-        assert own.exists()
+        assert own.exists() and beside.exists()
+        beside.unlink()
     left = {path.name for path in (tmp_path / "sub").iterdir()}
     assert left == {*others, "a.parquet"}
     assert folder.names() == ["sub/a.parquet"]
@@ -158,6 +155,20 @@ def test_local_copy_of_a_local_file_is_the_file(tmp_path: Path) -> None:
     assert path.exists()
     with pytest.raises(UnreadableError, match="there is no such file"), local_copy("none.tar"):
         pass
+
+
+def test_copies_that_a_killed_process_left_are_swept(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    write(Folder(memory), "0.tar", b"blocks")
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead.wait()
+    relic = tmp_path / f".aesthetic-copy.{storage._HOST}-{dead.pid}-0.tmp"
+    relic.write_bytes(b"half")
+    with local_copy(memory + "/0.tar") as one, local_copy(memory + "/0.tar") as other:
+        assert sorted(tmp_path.iterdir()) == sorted([one, other])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_local_copy_of_a_url_lives_as_long_as_the_block(memory: str) -> None:
