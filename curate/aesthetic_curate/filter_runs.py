@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from aesthetic_curate.filtered_shards import FilterJob, OutputShard, ShardWriter
+from aesthetic_curate.filter_jobs import FilterJob, OutputShard
+from aesthetic_curate.filtered_shards import ShardWriter
 from aesthetic_curate.processes import Seat, map_in_workers, terminations_as_interrupts
 
 Progress = Callable[[int, int], None]  # shards and samples written so far

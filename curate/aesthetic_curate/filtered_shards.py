@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from io import BytesIO
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from aesthetic_client.errors import InputError
-from aesthetic_curate.columns import KEY, STATUS, renamed_metadata
+from aesthetic_curate.columns import KEY, renamed_metadata
 from aesthetic_curate.errors import UnreadableError
+from aesthetic_curate.filter_jobs import FORMAT, TAR, FilterJob, OutputShard, Piece
 from aesthetic_curate.opening import open_source
 from aesthetic_curate.rekeying import (
     JSON,
@@ -37,64 +37,7 @@ from aesthetic_curate.schemas import conform
 from aesthetic_curate.selection import Rows
 from aesthetic_curate.stats import ScoreStats
 from aesthetic_curate.storage import Folder, identity
-
-TAR = ".tar"
-FORMAT = 1  # of a filtered data set
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What determines the output beside the choice of rows."""
-
-    samples_per_shard: int = 10_000
-    keep_keys: bool = False
-    old_key_column: str = "old_key"
-    add_json: bool = False
-    metadata_only: bool = False
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Rows of a scored shard that come one after another in an output shard."""
-
-    scored: ScoredShard
-    rows: Rows
-
-
-@dataclass(frozen=True)
-class OutputShard:
-    """The rows of one output shard, in order."""
-
-    number: int
-    name: str
-    pieces: tuple[Piece, ...]
-
-    @property
-    def samples(self) -> int:
-        return sum(len(piece.rows) for piece in self.pieces)
-
-
-@dataclass(frozen=True)
-class FilterJob:
-    """What a worker needs. `schema` holds the columns of all scored shards, before new keys."""
-
-    scored: str
-    out: str
-    settings: Settings
-    fingerprint: str
-    scored_fingerprint: str
-    key_digits: int  # of a sample's number within its shard
-    schema: pa.Schema
-    outputs: tuple[str, ...]  # score columns
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Of an output shard's files; the last one marks it done."""
-        return (*(() if self.settings.metadata_only else (TAR,)), PARQUET, STATS)
-
-    def new_keys(self, output: OutputShard) -> list[str]:
-        return [f"{output.name}{index:0{self.key_digits}d}" for index in range(output.samples)]
+from aesthetic_curate.tar_entries import tar_key
 
 
 class ShardWriter:
@@ -171,11 +114,13 @@ class ShardWriter:
         source = self._source(scored)
         outputs = table.select(self._job.outputs).to_pylist()
         olds = table.column(KEY).to_pylist()
+        named = str if scored.shard.kind == "tar" else tar_key
         for row, old, new, scores in zip(rows.tolist(), olds, keys, outputs, strict=True):
             raw = BytesIO()
-            source.append_to(row, raw)
+            with _advising(f"sample {old!r}: "):
+                source.append_to(row, raw)
             try:
-                entries = read_entries(raw.getvalue(), old)
+                entries = read_entries(raw.getvalue(), named(old))
             except OtherKeyError as error:
                 raise _changed(scored, f"sample {row} was {old!r}, and now {error}") from None
             if self._job.settings.keep_keys:
@@ -219,17 +164,14 @@ class ShardWriter:
         if self._opened is not None and self._opened[0] == scored.name:
             return self._opened[1]
         self.close()
-        try:
+        with _advising():
             now = identity(scored.shard.url)
-            if now != scored.stats["input"]:
-                raise _changed(scored, _difference(scored.stats["input"], now))
-            # The metadata is in the scored parquet; the one beside the tar may have changed since.
-            shard = replace(scored.shard, metadata_url=None)
-            source = self._stack.enter_context(open_source(shard, scored.options))
-        except UnreadableError as error:
-            if "--metadata-only" in error.message:
-                raise
-            raise UnreadableError(f"{error}; {_ADVICE}") from error
+        if now != scored.stats["input"]:
+            raise _changed(scored, _difference(scored.stats["input"], now))
+        # The metadata is in the scored parquet; the one beside the tar may have changed since.
+        shard = replace(scored.shard, metadata_url=None)
+        with _advising():
+            source: Source = self._stack.enter_context(open_source(shard, scored.options))
         if len(source) != scored.samples:
             raise _changed(scored, f"it had {scored.samples} samples, and has {len(source)}")
         self._opened = (scored.name, source)
@@ -267,12 +209,6 @@ def with_new_keys(table: pa.Table, keys: Sequence[str], old_name: str) -> pa.Tab
     return renamed.add_column(1, pa.field(old_name, pa.string(), nullable=False), old)
 
 
-def check_old_key_column(name: str, outputs: Sequence[str]) -> None:
-    """Raises InputError for a name that a column of ours has."""
-    if not name or name in (KEY, STATUS, *outputs):
-        raise InputError(f"--old-key-column {name!r}: choose a name that no column of ours has")
-
-
 def _parts(output: OutputShard) -> Iterator[tuple[Piece, Rows]]:
     """Its rows in parts of a row group at most, so that memory does not grow with the shard."""
     for piece in output.pieces:
@@ -284,6 +220,15 @@ _ADVICE = (
     "run the score command again, which redoes what has changed, and then filter; or pass "
     "--metadata-only, which needs no source"
 )
+
+
+@contextmanager
+def _advising(subject: str = "") -> Iterator[None]:
+    """Says how to go on where a source cannot be read any more."""
+    try:
+        yield
+    except UnreadableError as error:
+        raise UnreadableError(f"{subject}{error}; {_ADVICE}") from error
 
 
 def _changed(scored: ScoredShard, how: str) -> UnreadableError:

@@ -40,12 +40,13 @@ class OtherKeyError(ValueError):
 
 def read_entries(raw: bytes, key: str) -> list[Entry]:
     """The files in a sample's raw tar entries. Raises OtherKeyError unless all are of `key`."""
-    found = []
-    for name, data, mtime in _plain_members(raw) or _members(raw):
+    members = _plain_members(raw)
+    if members is None:
+        members = list(_members(raw))
+    for name, _, _ in members:
         if not name.startswith(key + "."):
             raise OtherKeyError(f"{name!r} is no file of {key!r}")
-        found.append(Entry(name[len(key) + 1 :], data, mtime))
-    return found
+    return [Entry(name[len(key) + 1 :], data, mtime) for name, data, mtime in members]
 
 
 def tar_entries(key: str, entries: Iterable[Entry]) -> Iterator[bytes]:

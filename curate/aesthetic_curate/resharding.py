@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from aesthetic_client.errors import InputError
 from aesthetic_curate.errors import NoSamplesError
-from aesthetic_curate.filtered_shards import (
+from aesthetic_curate.filter_jobs import (
     FORMAT,
     FilterJob,
     OutputShard,

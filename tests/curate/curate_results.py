@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import pyarrow.parquet as pq
 
 from aesthetic_client.contract import DEFAULT_HEAD, HEADS, SEEDED_WEIGHTS
 from aesthetic_curate.columns import renamed_metadata, scored_schema
+from aesthetic_curate.opening import open_source
+from aesthetic_curate.options import InputOptions
+from aesthetic_curate.shards import Shard
 from aesthetic_curate.stats import ScoreStats
 from aesthetic_curate.storage import identity
 
@@ -88,6 +92,41 @@ def write_shard(
     }
     Path(f"{stem}_stats.json").write_text(json.dumps(stats))
     return stats
+
+
+def write_source(
+    folder: Path, shard: Shard, scores: Scores, options: InputOptions | None = None
+) -> None:
+    """One scored shard of any kind, read by its own reader; a score a sample."""
+    options = options or InputOptions()
+    schema = scored_schema([SCORE], None)
+    with open_source(shard, options) as source:
+        chunks = list(source.chunks())
+    names = [(sample.key, sample.name) for chunk in chunks for sample in chunk.samples]
+    rows = [
+        {
+            "key": key,
+            SCORE: score,
+            "status": "ok" if score is not None else "bad_image",
+            "image": image,
+        }
+        for (key, image), score in zip(names, scores, strict=True)
+    ]
+    table = pa.Table.from_pylist(rows, schema=schema)
+    if chunks[0].metadata is not None:
+        metadata = pa.concat_tables([chunk.metadata for chunk in chunks])
+        metadata = renamed_metadata(metadata, schema.names)
+        for name in metadata.column_names:
+            table = table.append_column(name, metadata[name])
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, folder / f"{shard.name}.parquet")
+    stats = _stats(table, {SCORE: scores}, asdict(shard), Path(shard.url)) | {
+        "fingerprint": FINGERPRINT,
+        "config": {},
+        "options": asdict(options),
+        "provenance": {"clip_image": {"weights": "openai"}},
+    }
+    (folder / f"{shard.name}_stats.json").write_text(json.dumps(stats))
 
 
 def drawn(count: int, seed: int, *, bad_every: int = 17) -> list[float | None]:

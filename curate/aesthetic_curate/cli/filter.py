@@ -10,8 +10,8 @@ from aesthetic_client.cli._show import print_table
 from aesthetic_client.contract import DEFAULT_HEAD, SEEDED_WEIGHTS
 from aesthetic_client.errors import InputError
 from aesthetic_curate.cli._progress import Bar
+from aesthetic_curate.filter_jobs import Settings
 from aesthetic_curate.filter_runs import run as write_shards
-from aesthetic_curate.filtered_shards import Settings
 from aesthetic_curate.resharding import plan, prepare
 from aesthetic_curate.results import Results
 from aesthetic_curate.runs import Progress
