@@ -222,7 +222,7 @@ def _score_embeddings(
                 blocks=scorer.blocks,
             )
             arrays = {columns.KEY: pa.array(chunk.keys, pa.string()), **scored.columns()}
-            if scored.units is not None:
+            if config.embedding and scored.units is not None:
                 arrays[columns.EMBEDDING] = columns.embedding_array(scored.units, config.embedding)
             rows = len(chunk.keys)
             table = [

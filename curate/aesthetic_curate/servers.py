@@ -117,7 +117,7 @@ class Servers:
     def score_embeddings(
         self, embeddings: NDArray[np.float32], heads: Sequence[Head]
     ) -> dict[str, NDArray[np.float32]]:
-        """Scores (n,) by output name, of unit vectors (n, 768); of any number for a row of zeros."""
+        """Scores (n,) by output name, of unit vectors (n, 768); any number for a row of zeros."""
         names = [head.name for head in heads]
         none = ~embeddings.any(axis=1)
         if none.any():  # the client refuses them

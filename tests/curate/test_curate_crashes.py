@@ -1,7 +1,8 @@
-"""Kill it, cut the server off, fill the disk: the output is that of a run that nothing disturbed."""
+"""Kill it, cut it off, fill the disk: the output is that of a run that nothing disturbed."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -13,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from aesthetic_serve import EmbeddedServer
 from curate_commands import all_files, curate, hashes, rows_of, started, stats_of
 from curate_datasets import img2dataset, jpegs
+
+from aesthetic_serve import EmbeddedServer
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(590)]
 
@@ -52,7 +53,7 @@ def undisturbed(
         row["aesthetic_score"] for row in rows_of(first)["00000"] if row["status"] == "ok"
     )
     middle = scores[len(scores) // 4 : -len(scores) // 4]
-    gap, low = max((b - a, a) for a, b in zip(middle, middle[1:], strict=False))
+    gap, low = max((b - a, a) for a, b in itertools.pairwise(middle))
     assert gap > 1e-4
     done = curate(*command(dataset, out, tiny_server, low + gap / 2))
     assert done.returncode == 0, done.stderr

@@ -9,13 +9,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from curate_commands import all_files, curate, rows_of, started, stats_of
+from curate_datasets import BAD_EVERY, img2dataset, jpegs, photo, unit_embeddings, write_tar
 
 from aesthetic_client import Client, ImageError
 from aesthetic_client.contract import SEEDED_WEIGHTS
 from aesthetic_serve import EmbeddedServer
-from curate_commands import all_files, curate, rows_of, started, stats_of
-from curate_datasets import BAD_EVERY, img2dataset, jpegs, photo, write_tar
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(240)]
 
@@ -80,8 +82,9 @@ def test_sizes_and_metadata_stand_in_the_rows(dataset: Path, scored: Path) -> No
 
     images = images_of(dataset / "00001.tar")
     for index, row in enumerate(rows_of(scored)["00001"]):
-        with Image.open(io.BytesIO(images[row["key"]])) as image:
-            assert (row["width"], row["height"]) == image.size
+        if row["status"] == "ok":
+            with Image.open(io.BytesIO(images[row["key"]])) as image:
+                assert (row["width"], row["height"]) == image.size
         assert row["caption"] == f"sample {index} of 1"
         assert row["source_status"] == "success"
         assert row["source_width"] == 96
@@ -244,7 +247,12 @@ def test_samples_without_an_image_and_a_cut_tar(
     images = jpegs(4)
     tar = write_tar(
         tmp_path / "in.tar",
-        [("a.jpg", images[0]), ("b.txt", b"text alone"), ("c.jpg", images[1]), ("d.jpg", images[2])],
+        [
+            ("a.jpg", images[0]),
+            ("b.txt", b"text alone"),
+            ("c.jpg", images[1]),
+            ("d.jpg", images[2]),
+        ],
     )
     data = tar.read_bytes()
     tar.write_bytes(data[: data.index(images[2]) + 100])
@@ -256,6 +264,40 @@ def test_samples_without_an_image_and_a_cut_tar(
     ]
     assert stats_of(tmp_path / "out")["in"]["notes"]["truncated"] == 1
     assert "1 no_image" in done.stdout
+
+
+@pytest.mark.parametrize("where", [["--url"], ["--local", "--repository"]])
+def test_stored_embeddings_are_scored_here_and_there(
+    where: list[str], tmp_path: Path, tiny_repository: Path, tiny_server: EmbeddedServer
+) -> None:
+    """clip-retrieval's files, with one row that is no unit vector."""
+    vectors = unit_embeddings(70).astype(np.float16)
+    vectors[3] *= 2
+    (tmp_path / "in" / "img_emb").mkdir(parents=True)
+    (tmp_path / "in" / "metadata").mkdir()
+    np.save(tmp_path / "in" / "img_emb" / "img_emb_0.npy", vectors)
+    metadata = pa.table({"image_path": [f"{row:09d}" for row in range(70)], "n": range(70)})
+    pq.write_table(metadata, tmp_path / "in" / "metadata" / "metadata_0.parquet")
+    given = tiny_server.grpc_url if where == ["--url"] else tiny_repository
+    done = curate(
+        *("score", tmp_path / "in", "-o", tmp_path / "out", *where, given),
+        *("--heads", "all", "--embedding", "float32"),
+    )
+    assert done.returncode == 0, done.stderr
+    (rows,) = rows_of(tmp_path / "out").values()
+    assert [row["n"] for row in rows] == list(range(70))
+    assert rows[3]["status"] == "bad_embedding"
+    assert rows[3]["error"].startswith("has norm 2, expected 1")
+    assert rows[3]["aesthetic_score"] is None
+    good = [row for row in rows if row["status"] == "ok"]
+    assert len(good) == 69
+    with Client(tiny_server.grpc_url) as client:
+        expected = client.score_embeddings_by_head(np.delete(vectors, 3, axis=0))
+        for head in client.heads():
+            found = [row[head.output] for row in good]
+            np.testing.assert_allclose(found, expected[head.name], atol=2e-5)
+    kept = np.float32([row["embedding"] for row in good])
+    assert np.array_equal(kept, np.delete(vectors, 3, axis=0).astype(np.float32))
 
 
 @pytest.mark.parametrize(
