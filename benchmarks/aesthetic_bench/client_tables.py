@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .tables import Record, Table, number, render_markdown
+from .tables import QUIET_SHARE, Record, Table, number, render_markdown
 
 KIND = "client-cpu"
 COLUMNS = {
@@ -20,6 +20,11 @@ COLUMNS = {
 def introduction(record: Record) -> list[str]:
     """What the figures were measured on, and whether the targets were reached."""
     where, versions, parameters = record["machine"], record["versions"], record["parameters"]
+    company = max(case["others_cores"] for case in record["cases"]) / where["usable_cores"]
+    noisy = (
+        f"NOT A QUIET MACHINE: others took up to {company:.0%} of its processors; these rates are "
+        "lower than the client's"
+    )
     return [
         f"{where['cpu']}, {where['usable_cores']} cores; tritonclient {versions['tritonclient']}, "
         f"numpy {versions['numpy']}, Python {where['python']}; load average "
@@ -32,6 +37,7 @@ def introduction(record: Record) -> list[str]:
             f"{'reaches' if found['reached'] else 'MISSES'} {number(found['target_images_per_s'])}"
             for name, found in record["targets"].items()
         ),
+        *([noisy] if company > QUIET_SHARE else []),
     ]
 
 

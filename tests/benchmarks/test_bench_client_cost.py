@@ -13,7 +13,7 @@ import client_cost
 import numpy as np
 import pytest
 import report
-from aesthetic_bench import client_cases, client_loops
+from aesthetic_bench import client_cases, client_loops, client_tables
 from aesthetic_bench.instant_server import EMBEDDING, SCORE, InstantServer
 
 from aesthetic_client import HEADS, Client, DeadlineError, contract
@@ -129,6 +129,19 @@ def test_results_are_shown_as_tables(results: Path, capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert "| batches of pixels: Client.score_many | " in shown
     assert "| send and wait | " in shown and "images/s by Client.score_" in shown
+
+
+def test_company_and_missed_targets_are_said(results: Path) -> None:
+    record = json.loads(results.read_text())
+    record["machine"]["usable_cores"] = 4
+    for case in record["cases"]:
+        case["others_cores"] = 0.1
+    record["targets"]["pixels"] |= {"images_per_s": 900.0, "reached": False}
+    shown = client_tables.markdown(record)
+    assert "QUIET" not in shown and "- pixels: 900 images/s by Client." in shown
+    assert "MISSES 1,000" in shown
+    record["cases"][3]["others_cores"] = 1.0
+    assert "NOT A QUIET MACHINE: others took up to 25% of" in client_tables.markdown(record)
 
 
 def test_arguments_that_measure_nothing_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
