@@ -1,94 +1,31 @@
-"""The report as a page: what it says, that it is safe and needs nothing, and the command."""
+"""The report as a page: what it says, that it is safe, and that it needs nothing."""
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import json
 import re
 import shutil
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from curate_datasets import img2dataset, photo, write_tar
+from curate_report_pages import Page, page_of, scored
 from curate_results import SCORE, write_results
 
 from aesthetic_client.contract import HEADS, SEEDED_WEIGHTS
 from aesthetic_client.errors import InputError
-from aesthetic_curate.cli import report as command
-from aesthetic_curate.errors import NoSamplesError, OutputError
-from aesthetic_curate.report import ReportOptions, collect, make_report
+from aesthetic_curate.report import ReportOptions, collect, data, make_report
 from aesthetic_curate.report.data import general
 from aesthetic_curate.report.markup import percent, plain
 from aesthetic_curate.results import Results
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
-VOID = {"meta", "img", "input", "link", "br"}
-
-
-class Page(HTMLParser):
-    """The page's elements and texts; fails where tags do not close as they opened."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self._open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "script"} & set(self._open):
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
-
-    def named(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    def data(self, tag: str, name: str) -> list[Any]:
-        """What the script reads from elements: JSON in their attributes."""
-        return [json.loads(one[name] or "") for one in self.named(tag) if name in one]
-
-
-def page_of(results: Results, **options: Any) -> Page:
-    return Page(make_report(results, ReportOptions(**options)))
-
-
-def scored(folder: Path, *, heads: int = 1, seeded: bool = False, shards: int = 2) -> Results:
-    tars = img2dataset(folder / "photos", shards=shards, samples=81)
-    random = np.random.default_rng(0)
-    scores = []
-    for _ in tars:
-        base = random.normal(5.5, 0.8, 80)
-        by_output: dict[str, Sequence[float | None]] = {}
-        for at, head in enumerate(HEADS[:heads]):
-            values = (base + at * random.normal(0, 1, 80)).astype(np.float32).tolist()
-            by_output[head.output] = [None if row % 20 == 19 else v for row, v in enumerate(values)]
-        scores.append(by_output)
-    write_results(folder / "scored", tars, scores, seeded=seeded)
-    return Results.open(str(folder / "scored"))
 
 
 def test_the_page_needs_nothing_and_runs_one_known_script(tmp_path: Path) -> None:
@@ -125,6 +62,13 @@ def test_the_page_says_what_was_scored_by_what(tmp_path: Path) -> None:
     assert "meaningless" not in text and "unfinished" not in text
 
 
+def test_inputs_are_named_by_their_folders(tmp_path: Path) -> None:
+    results = scored(tmp_path)
+    assert collect(results, ReportOptions()).inputs == (str(tmp_path / "photos"),)
+    one = Results(results.folder, results.shards[:1])
+    assert collect(one, ReportOptions()).inputs == (str(tmp_path / "photos" / "00000.tar"),)
+
+
 def test_seeded_weights_are_shouted(tmp_path: Path) -> None:
     page = page_of(scored(tmp_path, seeded=True))
     assert "These scores are meaningless." in page.text and SEEDED_WEIGHTS in page.text
@@ -149,9 +93,7 @@ def test_thresholds_and_percentiles_are_those_of_the_scores(tmp_path: Path) -> N
     assert f"5.5 {kept} {percent(kept, len(scores))}" in page.text
     assert f"median {np.median(scores):.2f}" in page.text
     assert f"99 % {np.percentile(scores, 99):.2f}" in page.text
-    facts = json.loads(
-        next(one["data-cut"] for one in page.named("div") if "data-cut" in one) or ""
-    )
+    (facts,) = page.data("div", "data-cut")
     for edge, count in zip(facts["edges"], facts["kept"], strict=True):
         assert count == (scores >= edge).sum()
 
@@ -180,6 +122,14 @@ def test_several_heads_have_a_panel_each_and_their_correlation(tmp_path: Path) -
     assert correlation is not None and correlation.rows == 152
     assert correlation.matrix[0, 1] == pytest.approx(expected, abs=1e-6)
     assert f"{expected:.2f}" in page.text
+
+
+def test_correlations_of_many_rows_are_those_of_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "CORRELATION_ROWS", 80)
+    correlation = collect(scored(tmp_path, heads=2), ReportOptions()).correlation
+    assert correlation is not None and 40 < correlation.rows < 120  # of 152, half on average
 
 
 def test_the_gallery_is_ordered_by_the_head_that_is_named(tmp_path: Path) -> None:
@@ -222,9 +172,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     assert all((one["src"] or "").startswith("data:") for one in page.named("img") if "src" in one)
     assert HOSTILE in page.text  # as text, it is all there
     assert "\u202e" not in text
-    facts = [
-        json.loads(one["data-facts"] or "") for one in page.named("button") if "data-facts" in one
-    ]
+    facts = page.data("button", "data-facts")
     assert len(facts) == 15
     assert all(fact["caption"] == HOSTILE + "\ufffd</script>" for fact in facts)
 
@@ -239,6 +187,23 @@ def test_failures_are_counted_by_status_and_reason(tmp_path: Path) -> None:
     page = page_of(results)
     assert "8 of 160 samples (5.0 %) have no score." in page.text
     assert failures.first[0].key in page.text
+
+
+def test_reasons_beyond_the_limit_are_counted_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "MOST_REASONS", 3)
+    results = scored(tmp_path)
+    for name in ("00000", "00001"):
+        path = tmp_path / "scored" / f"{name}.parquet"
+        table = pq.read_table(path)
+        reasons = pa.array([f"{name}: disk {row // 40}" for row in range(80)])
+        at = table.schema.get_field_index("error")
+        pq.write_table(table.set_column(at, "error", reasons), path)
+    failures = collect(results, ReportOptions()).failures
+    assert [one.count for one in failures.reasons] == [2, 2, 2]
+    assert failures.other == 2
+    assert "further reasons 2" in page_of(results).text
 
 
 def test_reasons_leave_out_what_is_one_samples_own() -> None:
@@ -310,57 +275,3 @@ def test_texts_are_cut_and_cleaned() -> None:
     assert plain("a\nb\x00\u202ec") == "a b\ufffd\ufffdc"
     assert plain("x" * 1000) == "x" * 299 + "\u2026"
     assert plain(None) == ""
-
-
-# --- the command -------------------------------------------------------------------------------
-
-
-def run(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return command.run(parser.parse_args(words))
-
-
-def test_the_command_writes_the_page_and_prints_where(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    results = scored(tmp_path)
-    target = tmp_path / "new" / "report.html"
-    assert run(results.folder.url, "-o", str(target)) == 0
-    assert capsys.readouterr().out == f"{target}\n"
-    assert target.read_text(encoding="utf-8") == make_report(results)
-    assert list(target.parent.iterdir()) == [target]
-    assert run(results.folder.url, "-o", str(target), "--no-gallery") == 0
-    assert "data:image" not in target.read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["--per-bucket", "0"], "--per-bucket takes a number from 1 to 200"),
-        (["--gallery-shards", "0"], "--gallery-shards takes a number above 0"),
-        (["--seed", "-1"], "--seed takes a number from 0 up"),
-        (["-o", "report.txt"], "--output must end in .html"),
-        (["--head", "nobody"], "no scores of 'nobody'"),
-    ],
-)
-def test_wrong_options_are_told_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], sentence: str
-) -> None:
-    results = scored(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=re.escape(sentence)):
-        run(results.folder.url, *words)
-    assert not list(tmp_path.glob("report*"))
-
-
-def test_a_folder_without_scores_is_told(tmp_path: Path) -> None:
-    with pytest.raises(NoSamplesError, match="no scores in"):
-        run(str(tmp_path))
-
-
-def test_an_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    results = scored(tmp_path)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError):
-        run(results.folder.url, "--no-gallery", "-o", str(tmp_path / "file" / "report.html"))

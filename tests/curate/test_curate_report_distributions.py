@@ -122,3 +122,12 @@ def test_a_step_of_nothing_is_a_step() -> None:
 @pytest.mark.parametrize(("step", "digits"), [(0.5, 1), (0.1, 1), (0.02, 2), (1, 0), (50, 0)])
 def test_digits_follow_from_the_step(step: float, digits: int) -> None:
     assert decimals(step) == digits
+
+
+def test_the_highest_scores_keep_narrow_buckets() -> None:
+    """A wide range does not widen the buckets: its ends are put together instead."""
+    wide = np.random.default_rng(1).normal(5.3, 1.0, 500_000).astype(np.float32)
+    edges = bucket_edges(ExactScores(wide))
+    assert np.diff(edges) == pytest.approx(0.5)
+    assert edges[-1] > wide.max() - 0.5
+    assert edges == bucket_edges(MergedScores(stats_of(wide)))

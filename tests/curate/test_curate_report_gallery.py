@@ -77,6 +77,8 @@ def test_few_shards_are_opened_and_rare_buckets_are_filled_first() -> None:
     assert counts[1] == 2
     assert counts[0] == 12
     assert choose(picks[:3], 2, most_shards=5) == tuple(picks[:2])
+    scattered = [Pick(0, shard, 0) for shard in range(100)]
+    assert len(choose(scattered, 12, most_shards=5)) == 5
 
 
 def noise(*shape: int) -> Image.Image:
@@ -84,7 +86,7 @@ def noise(*shape: int) -> Image.Image:
 
 
 def test_thumbnails_are_small_whatever_the_image() -> None:
-    for image in (noise(700, 900, 3), noise(1200, 400, 4), noise(2, 3000)):
+    for image in (noise(700, 900, 3), noise(1200, 400, 4), noise(2, 3000), noise(SIDE, SIDE, 3)):
         small = shrink(encoded(image, "PNG"))
         assert len(small.jpeg) <= MOST_BYTES
         assert max(small.size) <= SIDE
@@ -169,6 +171,8 @@ def test_the_gallery_is_bounded_and_the_same_every_time(tmp_path: Path) -> None:
     results = Results.open(str(tmp_path / "scored"))
     one, other = gallery_of(results, 3), gallery_of(results, 3)
     assert max(len(bucket.thumbnails) for bucket in one.buckets) == 3
+    scores = [thumbnail.score for bucket in one.buckets for thumbnail in bucket.thumbnails]
+    assert scores == sorted(scores, reverse=True)
     assert one == other
 
 

@@ -13,7 +13,7 @@ from aesthetic_curate.report.sampling import MOST_SHARDS
 from aesthetic_curate.results import Results
 from aesthetic_curate.storage import Folder
 
-MOST_PER_BUCKET = 200  # 16 buckets of so many are a page of 30 MB; more would not open
+MOST_PER_BUCKET = 200  # 20 buckets of so many are a page of 50 MB; more would not open
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

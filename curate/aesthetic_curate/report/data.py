@@ -228,9 +228,12 @@ def _heads(results: Results, scores: Mapping[str, Scores]) -> tuple[HeadReport, 
 
 
 def _inputs(results: Results) -> tuple[str, ...]:
-    """What was scored: the folders of the inputs, each once, in their order."""
-    urls = (str(shard.stats["input"]["url"]) for shard in results.shards)
-    return tuple(dict.fromkeys(url.rpartition("/")[0] or url for url in urls))
+    """What was scored: the input if it is one, else the folders of the inputs, in their order."""
+    urls = {str(shard.stats["input"]["url"]): shard.shard.kind for shard in results.shards}
+    if len(urls) == 1:
+        return tuple(urls)
+    folders = (url if kind == "folder" else url.rpartition("/")[0] for url, kind in urls.items())
+    return tuple(dict.fromkeys(folders))
 
 
 def _notes(results: Results) -> dict[str, int]:

@@ -15,7 +15,7 @@ from aesthetic_curate.stats import BINS_PER_UNIT, ScoreStats
 PERCENTS = (1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0)
 MOST_BARS, FEWEST_BARS = 60, 12  # fewer for few images: bars of one image say nothing
 MOST_THRESHOLDS = 20
-MOST_BUCKETS = 16
+MOST_BUCKETS = 20
 BUCKET_WIDTH = 0.5  # of the LAION galleries; another one where it would give too few or too many
 FEWEST_BUCKETS = 4
 TAIL_PERCENT = 0.1  # beyond it a score may be an outlier
@@ -98,13 +98,16 @@ def bucket_edges(scores: Scores) -> tuple[float, ...]:
     """
     if not scores.count:
         return ()
-    edges = _grid(scores.low, scores.high, BUCKET_WIDTH)
-    if FEWEST_BUCKETS <= len(edges) - 1 <= MOST_BUCKETS:
-        return edges
     low, high = _central(scores)
-    width = round_step(high - low, MOST_BUCKETS - 4, scores.resolution)
-    edges = _grid(scores.low, scores.high, width)
-    return edges if len(edges) - 1 <= MOST_BUCKETS else _grid(low, high, width)
+    width = BUCKET_WIDTH
+    if not FEWEST_BUCKETS <= len(_grid(low, high, width)) - 1 <= MOST_BUCKETS:
+        width = round_step(high - low, MOST_BUCKETS // 2, scores.resolution)
+    inner, outer = _span(low, high, width), _span(scores.low, scores.high, width)
+    spare = MOST_BUCKETS - (inner[1] - inner[0])
+    above = min(outer[1] - inner[1], (spare + 1) // 2)
+    below = min(inner[0] - outer[0], spare - above)
+    numbers = range(inner[0] - below, inner[1] + above + 1)
+    return tuple(_decimal(number * width) for number in numbers)
 
 
 def bucket_counts(scores: Scores, edges: Sequence[float]) -> tuple[int, ...]:
@@ -171,8 +174,13 @@ def _central(scores: Scores) -> tuple[float, float]:
 
 def _grid(low: float, high: float, step: float) -> tuple[float, ...]:
     """Multiples of `step` that hold [low, high]; the last one is above `high`."""
-    first, last = math.floor(low / step + 1e-9), math.floor(high / step + 1e-9) + 1
+    first, last = _span(low, high, step)
     return tuple(_decimal(number * step) for number in range(first, last + 1))
+
+
+def _span(low: float, high: float, step: float) -> tuple[int, int]:
+    """The first and the last of the grid, in steps."""
+    return math.floor(low / step + 1e-9), math.floor(high / step + 1e-9) + 1
 
 
 def _decimal(number: float) -> float:
