@@ -66,24 +66,15 @@ def score_function(tower: Tower) -> Callable[[list[str]], tuple[Any, Any]]:
     """Image files to embeddings (n, 768) and scores (n, 1), as tensors."""
     import torch
     from PIL import Image
-    from torch import nn
 
     from aesthetic_client.pixels import CLIP_MEAN, CLIP_STD
-    from aesthetic_export.heads import seeded_heads
     from aesthetic_export.openclip import open_clip_transformer
 
     open_clip_transformer()  # mends the import of torchvision where that is needed
     from open_clip.transform import image_transform
 
     transform = image_transform(224, is_train=False, mean=CLIP_MEAN, std=CLIP_STD)
-    layers: list[nn.Module] = []
-    # The published head's layers, unfolded; their values do not change the time.
-    for weight, bias in seeded_heads(0)[0].layers:
-        linear = nn.Linear(weight.shape[1], weight.shape[0])
-        linear.weight.data = torch.from_numpy(weight).float()
-        linear.bias.data = torch.from_numpy(bias).float()
-        layers.append(linear)
-    head = nn.Sequential(*layers).eval()
+    head = head_module(0)  # its weights' values do not change the time
 
     def score(files: list[str]) -> tuple[Any, Any]:
         images = []
@@ -96,6 +87,22 @@ def score_function(tower: Tower) -> Callable[[list[str]], tuple[Any, Any]]:
             return features, head(features)
 
     return score
+
+
+def head_module(seed: int) -> Any:
+    """The default head's layers as they were published, unfolded: (n, 768) -> (n, 1)."""
+    import torch
+    from torch import nn
+
+    from aesthetic_export.heads import seeded_heads
+
+    layers: list[nn.Module] = []
+    for weight, bias in seeded_heads(seed)[0].layers:
+        linear = nn.Linear(weight.shape[1], weight.shape[0])
+        linear.weight.data = torch.from_numpy(weight).float()
+        linear.bias.data = torch.from_numpy(bias).float()
+        layers.append(linear)
+    return nn.Sequential(*layers).eval()
 
 
 def measure(task: Mapping[str, Any]) -> dict[str, Any]:
