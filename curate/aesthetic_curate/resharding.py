@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -73,10 +73,12 @@ def plan(
     if not selection.count:
         raise NoSamplesError(f"no sample of {results.folder.url} meets the conditions")
     kinds = {shard.shard.kind for shard in results.shards}
-    if "embeddings" in kinds and not settings.metadata_only:
+    if kinds == {"embeddings"}:  # which come without images
+        settings = replace(settings, metadata_only=True)
+    elif "embeddings" in kinds and not settings.metadata_only:
         raise InputError(
-            f"{results.folder.url} holds scores of stored embeddings, which come without images: "
-            "pass --metadata-only"
+            f"{results.folder.url} holds scores of images and of stored embeddings, which have no "
+            "images to copy: pass --metadata-only, or score them into folders of their own"
         )
     size = settings.samples_per_shard
     digits = max(SHARD_DIGITS, len(str((selection.count - 1) // size)))

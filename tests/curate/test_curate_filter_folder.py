@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from curate_commands import all_files, hashes
@@ -16,9 +17,10 @@ from aesthetic_client.errors import InputError
 from aesthetic_curate import filtered_shards
 from aesthetic_curate.errors import NoSamplesError, OutputError
 from aesthetic_curate.filter_jobs import Settings
-from aesthetic_curate.resharding import plan
+from aesthetic_curate.filter_runs import run
+from aesthetic_curate.resharding import plan, prepare
 from aesthetic_curate.results import Results
-from aesthetic_curate.selection import Selection
+from aesthetic_curate.selection import Selection, select
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +113,25 @@ def test_a_full_disk_leaves_nothing_half_done(
     write(data[1], tmp_path / "out")
     write(data[1], tmp_path / "fresh")
     assert hashes(tmp_path / "out", "") == hashes(tmp_path / "fresh", "")
+
+
+def test_scores_and_output_at_urls(
+    data: tuple[list[Path], Path], tmp_path: Path, memory: str
+) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.put(f"{data[1]}/", f"{memory}/scored/", recursive=True)
+    results = Results.open(f"{memory}/scored")
+    assert results.samples == 160
+    planned = plan(results, GOOD, select(results, GOOD), f"{memory}/out", Settings(30))
+    todo = prepare(planned)
+    assert len(list(run(planned.job, todo.shards))) == len(planned.shards) == 3
+    assert prepare(planned).shards == []
+    fs.get(f"{memory}/out/", f"{tmp_path}/out/", recursive=True)
+    write(data[1], tmp_path / "local", samples_per_shard=30)
+    for suffix in (".tar", ".parquet"):
+        assert hashes(tmp_path / "out", suffix) == hashes(tmp_path / "local", suffix)
+    other = plan(results, GOOD, select(results, GOOD), f"{memory}/out", Settings(31))
+    assert prepare(other, overwrite=True).removed == 9
+    assert [name.rpartition("/")[2] for name in fs.find(f"{memory}/out")] == ["_filter.json"]
+    with pytest.raises(InputError, match="choose a folder apart from the scores"):
+        prepare(plan(results, GOOD, select(results, GOOD), f"{memory}/scored/out", Settings(30)))

@@ -15,7 +15,7 @@ import pytest
 from curate_commands import all_files
 from curate_datasets import img2dataset, jpegs, write_tar
 from curate_filters import edit_stats, point_at, scored_data, trust, write, written
-from curate_results import SCORE, grouped, write_results, write_shard, write_source
+from curate_results import SCORE, drawn, grouped, write_results, write_shard, write_source
 
 from aesthetic_client.errors import InputError
 from aesthetic_curate.errors import UnreadableError
@@ -153,14 +153,17 @@ def test_metadata_alone_needs_no_source(tmp_path: Path) -> None:
     assert write(tmp_path / "scored", tmp_path / "out", metadata_only=True) == []  # all done
 
 
-def test_scores_of_embeddings_want_metadata_only(tmp_path: Path) -> None:
-    tars = img2dataset(tmp_path / "data", shards=1, samples=21)
-    write_results(tmp_path / "scored", tars, embeddings=True)
+def test_scores_of_embeddings_become_parquets_alone(tmp_path: Path) -> None:
+    tars = img2dataset(tmp_path / "data", shards=2, samples=21)
+    write_results(tmp_path / "scored", tars[:1], embeddings=True)
     edit_stats(tmp_path / "scored", lambda stats: stats["shard"].update(kind="embeddings"))
-    with pytest.raises(InputError, match="come without images: pass --metadata-only"):
-        write(tmp_path / "scored", tmp_path / "out")
-    write(tmp_path / "scored", tmp_path / "out", metadata_only=True)
+    write(tmp_path / "scored", tmp_path / "out")
+    assert all_files(tmp_path / "out") == {"_filter.json", "00000.parquet", "00000_stats.json"}
     assert len(pq.read_table(tmp_path / "out/00000.parquet")["embedding"][0].as_py()) == 768
+    write_shard(tmp_path / "scored", tars[1], drawn(20, 1))
+    with pytest.raises(InputError, match=r"of images and of stored embeddings.*--metadata-only"):
+        write(tmp_path / "scored", tmp_path / "both")
+    write(tmp_path / "scored", tmp_path / "both", metadata_only=True)
 
 
 def test_images_of_a_folder_become_a_tar(tmp_path: Path) -> None:
