@@ -8,9 +8,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from curate_datasets import img2dataset, write_tar
-from curate_results import write_results
+from curate_results import grouped, write_results
 from PIL import Image
 
 from aesthetic_client import ImageError
@@ -20,6 +22,7 @@ from aesthetic_curate.report.thumbnails import MOST_BYTES, SIDE, scored_member, 
 from aesthetic_curate.report.values import Gallery, Pick
 from aesthetic_curate.results import Results
 from aesthetic_curate.samples import Member
+from aesthetic_curate.storage import identity
 from generated_images import encoded
 
 EDGES = (4.0, 5.0, 6.0, 7.0)
@@ -120,7 +123,9 @@ def test_the_scored_member_is_found_by_its_extension_path_or_url() -> None:
     assert scored_member([seg, jpg], "jpg") == b"1"
     assert scored_member([seg, jpg], "folder/a.seg.png") == b"2"
     assert scored_member([Member("json", b"{}"), jpg], "png") is None
-    assert scored_member([jpg], "https://x.test/image?id=1") == b"1"
+    assert scored_member([Member("json", b"{}"), jpg], "https://x.test/image?id=1", ["jpg"]) == b"1"
+    assert scored_member([jpg, Member("json", b"{}")], "", ["png", "jpg"]) == b"1"
+    assert scored_member([jpg], None) is None
 
 
 COLOURS = {(200, 30, 30): 7.2, (30, 200, 30): 5.7, (30, 30, 200): 4.1, (120, 120, 120): 2.6}
@@ -163,6 +168,22 @@ def test_each_thumbnail_shows_the_image_that_has_its_score(tmp_path: Path) -> No
             assert thumbnail.caption == f"about {thumbnail.row}"
             assert thumbnail.size == (SIDE, 160)
     assert [bucket.count for bucket in gallery.buckets if bucket.count] == [9, 9, 9, 9]
+
+
+def test_images_in_tables_are_shown(tmp_path: Path) -> None:
+    coloured(tmp_path)
+    for path in (tmp_path / "scored").glob("*_stats.json"):
+        stats = json.loads(path.read_text())
+        samples = grouped(Path(stats["shard"]["url"]))
+        table = tmp_path / "tables" / f"{stats['shard']['name']}.parquet"
+        table.parent.mkdir(exist_ok=True)
+        images = [files["png"] for _, files in samples]
+        pq.write_table(pa.table({"key": [key for key, _ in samples], "image": images}), table)
+        stats["shard"] |= {"kind": "table", "url": str(table)}
+        stats["input"] = identity(str(table))
+        path.write_text(json.dumps(stats))
+    gallery = gallery_of(Results.open(str(tmp_path / "scored")), 9)
+    assert [len(bucket.thumbnails) for bucket in gallery.buckets if bucket.count] == [9, 9, 9, 9]
 
 
 def test_the_gallery_is_bounded_and_the_same_every_time(tmp_path: Path) -> None:

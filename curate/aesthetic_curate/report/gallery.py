@@ -96,7 +96,7 @@ def _read_shard(
             raise _changed(shard)
         for pick, row in zip(picks, rows, strict=True):
             try:
-                small = _small(source, pick.row, row)
+                small = _small(shard, source, pick.row, row)
             except Exception as error:  # a file replaced since it was scored may hold anything
                 reasons.append(_reason(error))
                 continue
@@ -115,8 +115,10 @@ def _changed(shard: ScoredShard) -> UnreadableError:
     return UnreadableError(f"{shard.shard.url} has changed since it was scored")
 
 
-def _small(source: Source, number: int, row: Mapping[str, Any]) -> Small:
-    data = scored_member(source.members(number), row.get(columns.IMAGE))
+def _small(shard: ScoredShard, source: Source, number: int, row: Mapping[str, Any]) -> Small:
+    # What a tar's row names by its extension is that member or none.
+    others = () if shard.shard.kind == "tar" else shard.options.image_extensions
+    data = scored_member(source.members(number), row.get(columns.IMAGE), others)
     if data is None:
         raise UnreadableError("the sample's image is not in the data set any more")
     return shrink(data)

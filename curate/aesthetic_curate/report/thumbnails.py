@@ -27,17 +27,18 @@ class Small:
     size: tuple[int, int]
 
 
-def scored_member(members: Sequence[Member], image: str | None) -> bytes | None:
+def scored_member(
+    members: Sequence[Member], image: str | None, extensions: Sequence[str] = ()
+) -> bytes | None:
     """The bytes of the member that was scored; `image` is what the row's column of that name says.
 
-    It is an extension, a path or a URL: a lone member is it, whatever it is called.
+    That is an extension, a path, a URL, or nothing. Where it names no member, the first one of
+    `extensions` is meant: a table's row has one image, whatever it is called.
     """
-    if len(members) == 1:
-        return members[0].data
     for member in members:
         if image and (member.extension == image or image.lower().endswith("." + member.extension)):
             return member.data
-    return None
+    return next((member.data for member in members if member.extension in extensions), None)
 
 
 def shrink(data: bytes) -> Small:
