@@ -145,7 +145,9 @@ def prepare(plan: FilterPlan, *, overwrite: bool = False) -> Todo:
     if before != plan.manifest:
         with folder.writing(MANIFEST) as path:
             path.write_text(json.dumps(plan.manifest, indent=1), encoding="utf-8")
-    todo = [shard for shard in plan.shards if not _is_done(folder, names, plan.job, shard)]
+    with ThreadPoolExecutor(READERS) as readers:
+        done = readers.map(lambda shard: _is_done(folder, names, plan.job, shard), plan.shards)
+        todo = [shard for shard, is_done in zip(plan.shards, done, strict=True) if not is_done]
     return Todo(todo, len(plan.shards) - len(todo), removed)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -18,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesthetic_client.errors import InputError
-from aesthetic_curate.results import Results, ScoredShard
+from aesthetic_curate.ahead import ReadAhead
+from aesthetic_curate.results import READERS, Results
 
 Rows = NDArray[np.uint32]
 STEP = 0.5  # between the thresholds of a count
@@ -120,7 +122,10 @@ def select(results: Results, criteria: Criteria) -> Selection:
     if not criteria.conditions and criteria.top is None:
         raise ValueError("no criteria: name a condition, or a share of the best")
     cut = _Cut(results, criteria.top) if criteria.top else None
-    return Selection([_rows(results, shard, criteria, cut) for shard in results.shards])
+    outputs = {condition.output for condition in criteria.conditions}
+    if cut:
+        outputs.add(cut.output)
+    return Selection([_kept(scores, criteria, cut) for scores in _each_shard(results, outputs)])
 
 
 def count_kept(results: Results, output: str) -> Iterator[tuple[float, int]]:
@@ -132,8 +137,8 @@ def count_kept(results: Results, output: str) -> Iterator[tuple[float, int]]:
     thresholds = np.array([step * STEP for step in steps], np.float32)
     below = np.zeros(len(thresholds), np.int64)
     scored = 0
-    for shard in results.shards:
-        scores = _scored(results.scores(shard, output))
+    for found in _each_shard(results, [output]):
+        scores = _scored(found[output])
         scores.sort()
         below += np.searchsorted(scores, thresholds)
         scored += len(scores)
@@ -147,8 +152,8 @@ class _Cut:
     def __init__(self, results: Results, top: TopShare) -> None:
         scores = np.empty(results.samples, np.float32)
         scored = 0
-        for shard in results.shards:
-            found = _scored(results.scores(shard, top.output))
+        for columns in _each_shard(results, [top.output]):
+            found = _scored(columns[top.output])
             scores[scored : scored + len(found)] = found
             scored += len(found)
         scores = scores[:scored]
@@ -168,17 +173,25 @@ class _Cut:
         return within
 
 
-def _rows(results: Results, shard: ScoredShard, criteria: Criteria, cut: _Cut | None) -> Rows:
-    outputs = {condition.output for condition in criteria.conditions}
-    if cut:
-        outputs.add(cut.output)
-    scores = {output: results.scores(shard, output) for output in outputs}
-    kept = np.ones(shard.samples, np.bool_)
+def _kept(scores: Mapping[str, NDArray[np.float32]], criteria: Criteria, cut: _Cut | None) -> Rows:
+    """The rows of one shard that meet the criteria."""
+    kept = np.ones(len(next(iter(scores.values()))), np.bool_)
     for condition in criteria.conditions:
         kept &= condition.holds(scores[condition.output])
     if cut:
         kept &= cut.within(scores[cut.output])
     return np.flatnonzero(kept).astype(np.uint32)
+
+
+def _each_shard(
+    results: Results, outputs: Collection[str]
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """The score columns of each shard, in order; the next ones are read meanwhile."""
+    with closing(ReadAhead(READERS)) as ahead:
+        yield from ahead.map(
+            lambda shard: {output: results.scores(shard, output) for output in outputs},
+            results.shards,
+        )
 
 
 def _scored(scores: NDArray[np.float32]) -> NDArray[np.float32]:
