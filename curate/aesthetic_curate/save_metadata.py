@@ -193,7 +193,7 @@ def _values(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, NDArray[np.bool_]
     if pa.types.is_floating(column.type):
         return column, column.is_valid().to_numpy()
     vectors = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    known = ~np.isnan(vectors.reshape(len(column), -1)[:, 0])
+    known = ~np.isnan(vectors[:: max(1, len(vectors) // max(1, len(column)))])
     return column.cast(pa.list_(pa.float32())), known
 
 

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from curate_commands import all_files, hashes
+from curate_datasets import img2dataset
 from curate_filters import GOOD, scored_data, selected, write, written
-from curate_results import SCORE
+from curate_results import SCORE, write_shard
 from webdataset import tariterators
 
 from aesthetic_curate import filtered_shards
@@ -130,3 +131,17 @@ def test_blocks_keep_sources_together() -> None:
     blocks = [[shard.number for shard in block] for block in split_blocks(shards, 3)]
     assert blocks == [[0, 1, 2], [3, 4], [5], [6, 7, 8, 9]]
     assert [len(block) for block in split_blocks(shards[6:], 2)] == [2, 2]  # one source, shared
+
+
+def test_empty_shards_and_shards_without_a_kept_sample_are_passed_over(tmp_path: Path) -> None:
+    for number, samples in enumerate((1, 11, 11)):  # the last of each failed to download
+        (tar,) = img2dataset(tmp_path / str(number), shards=1, samples=samples)
+        scores = [4.0 if number == 1 else 6.0] * (samples - 1)
+        write_shard(tmp_path / "scored", tar, scores, name=f"{number}/00000")
+    (stats,) = write(tmp_path / "scored", tmp_path / "out")
+    assert stats["sources"] == [
+        {"shard": "2/00000", "url": str(tmp_path / "2/00000.tar"), "rows": 10}
+    ]
+    found = Results.open(str(tmp_path / "scored"))
+    assert (found.samples, len(found.shards)) == (20, 3)
+    assert len(written(tmp_path / "out")) == 10

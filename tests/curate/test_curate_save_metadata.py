@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from curate_commands import curate
 from curate_datasets import img2dataset
-from curate_results import SCORE, drawn, write_results
+from curate_results import SCORE, drawn, write_results, write_shard
 
 from aesthetic_client.contract import HEADS
 from aesthetic_client.errors import InputError
@@ -152,6 +152,25 @@ def test_copies_leave_the_data_set_alone(tmp_path: Path) -> None:
     assert [one.path for one in done] == [f"{tmp_path}/copies/{tar.stem}.parquet" for tar in tars]
     assert [tar.with_suffix(".parquet").read_bytes() for tar in tars] == before
     assert pq.read_table(tmp_path / "copies/00001.parquet").num_rows == 21
+
+
+def test_copies_of_several_folders_stay_apart(tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        (tar,) = img2dataset(tmp_path / name, shards=1, samples=21)
+        write_shard(tmp_path / "scored", tar, drawn(20, number), name=f"{name}/00000")
+    done = save(tmp_path / "scored", output=tmp_path / "copies")
+    assert [one.path for one in done] == [f"{tmp_path}/copies/{n}/00000.parquet" for n in "ab"]
+    after = pq.read_table(tmp_path / "copies/b/00000.parquet")
+    assert after[SCORE].to_pylist() == [*drawn(20, 1), None]
+
+
+def test_an_empty_shard_leaves_its_rows_without_scores(tmp_path: Path) -> None:
+    (tar,) = img2dataset(tmp_path / "data", shards=1, samples=1)  # one failed download alone
+    write_results(tmp_path / "scored", [tar], embeddings=True)
+    (done,) = save(tmp_path / "scored", embedding_column="image_embedding")
+    assert (done.rows, done.matched, done.left_over) == (1, 0, 0)
+    table = pq.read_table(tar.with_suffix(".parquet"))
+    assert table[SCORE].to_pylist() == table["image_embedding"].to_pylist() == [None]
 
 
 def test_a_data_set_elsewhere_is_named(tmp_path: Path) -> None:
