@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,8 +26,8 @@ from aesthetic_client.errors import AestheticError, InputError
 from aesthetic_curate.column_scorer import AestheticScorer
 from aesthetic_curate.config import Job
 from aesthetic_curate.errors import StoppedError
-from aesthetic_curate.scorers import open_scorer
-from aesthetic_curate.scoring import score_shard
+from aesthetic_curate.scorers import Scorer, open_scorer
+from aesthetic_curate.scoring import Watch, score_shard
 from aesthetic_curate.shards import Shard
 
 try:
@@ -41,6 +42,7 @@ __all__ = ["AestheticScorer", "score_shards"]
 
 DEFAULT_IN_FLIGHT_PER_SERVER = 64  # images; enough for one GPU, and a CPU answers all in a minute
 DEATHS = 3  # of the worker process or the node that does a shard, before the run gives up
+POLL_S = 1.0  # between two questions of a task whether it is to stop
 STOP_GRACE_S = 20.0  # for tasks to end what they do, before their processes are killed
 
 
@@ -91,27 +93,29 @@ def _scored(
         tasks, job = budget(job, min(concurrency or _cpus(), len(todo)), in_flight_per_server)
         task = _score.options(**{"max_retries": DEATHS, "scheduling_strategy": "SPREAD", **options})
         shared = ray.put(job)
+        stop = _Stop.remote()  # type: ignore[attr-defined]
         left, running = deque(todo), dict[Any, Shard]()
         try:
             while left or running:
                 while left and len(running) < tasks:
                     shard = left.popleft()
-                    running[task.remote(shard, shared)] = shard
+                    running[task.remote(shard, shared, stop)] = shard
                 ended, _ = ray.wait(list(running), num_returns=1)
                 for reference in ended:
                     yield _result(reference, running.pop(reference))
         finally:
-            _stop(list(running))
+            _end(list(running), stop)
 
 
-@ray.remote  # type: ignore[untyped-decorator]
-def _score(shard: Shard, job: Job) -> dict[str, Any] | AestheticError:
-    """The stats, or the error that ended the shard: Ray would wrap one that is raised."""
-    try:
-        with contextlib.closing(open_scorer(job)) as scorer:
-            return score_shard(shard, job, scorer)
-    except AestheticError as error:
-        return error
+def _end(running: Sequence[Any], stop: Any) -> None:
+    """End tasks that are under way: asked first, then killed."""
+    if not running:
+        return
+    # Not by ray.cancel: its KeyboardInterrupt may come where a lock is held, which stays held.
+    stop.ask.remote()
+    _, late = ray.wait(list(running), num_returns=len(running), timeout=STOP_GRACE_S)
+    for reference in late:
+        ray.cancel(reference, force=True)
 
 
 def _result(reference: Any, shard: Shard) -> dict[str, Any]:
@@ -130,16 +134,6 @@ def _result(reference: Any, shard: Shard) -> dict[str, Any]:
     return result  # type: ignore[no-any-return]
 
 
-def _stop(running: Sequence[Any]) -> None:
-    """End tasks that are under way: asked first, then killed."""
-    for reference in running:
-        ray.cancel(reference, force=False)
-    if running:
-        _, running = ray.wait(list(running), num_returns=len(running), timeout=STOP_GRACE_S)
-    for reference in running:
-        ray.cancel(reference, force=True)
-
-
 @contextlib.contextmanager
 def _connected() -> Iterator[None]:
     """The caller's Ray, else RAY_ADDRESS's, else one on this machine for as long as it takes."""
@@ -156,3 +150,57 @@ def _connected() -> Iterator[None]:
 
 def _cpus() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+@ray.remote(num_cpus=0)
+class _Stop:
+    """Knows whether the run is to stop; its tasks ask once a second."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def ask(self) -> None:
+        self._asked = True
+
+    def asked(self) -> bool:
+        return self._asked
+
+
+# --- in a worker process -----------------------------------------------------------------------
+
+
+@ray.remote  # type: ignore[untyped-decorator]
+def _score(shard: Shard, job: Job, stop: Any) -> dict[str, Any] | AestheticError:
+    """The stats, or the error that ended the shard: Ray would wrap one that is raised."""
+    try:
+        with contextlib.closing(open_scorer(job)) as scorer, _Attention(stop, scorer) as watch:
+            return score_shard(shard, job, scorer, watch)
+    except AestheticError as error:
+        return error
+
+
+class _Attention(Watch):
+    """Ends a shard when the run is to stop, also while it waits for an answer."""
+
+    def __init__(self, stop: Any, scorer: Scorer) -> None:
+        self._stop, self._scorer = stop, scorer
+        self._stopped, self._over = threading.Event(), threading.Event()
+
+    def __enter__(self) -> _Attention:
+        threading.Thread(target=self._listen, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def scored(self, samples: int, failed: int) -> None:
+        if self._stopped.is_set():
+            raise StoppedError("the run was stopped")
+
+    def _listen(self) -> None:
+        with contextlib.suppress(RayError):  # gone with its node: nobody is to be asked any more
+            while not self._over.wait(POLL_S):
+                if ray.get(self._stop.asked.remote()):
+                    self._stopped.set()
+                    self._scorer.close()  # what waits for an answer would wait on
+                    return

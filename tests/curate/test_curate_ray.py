@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -299,7 +301,20 @@ def test_a_shard_that_cannot_be_read_ends_the_run_with_its_error(
     broken.write_bytes(b"no tar at all" * 100)
     with pytest.raises(UnreadableError, match=r"broken\.tar"):
         list(score_shards([Shard("broken", "tar", str(broken)), *shards], job, concurrency=1))
-    assert not Path(job.out, "broken.parquet").exists()
+    assert list(Path(job.out).iterdir()) == []
+
+
+def test_a_run_that_is_left_ends_its_tasks_which_clean_up(
+    cluster: None, shards: list[Shard], job: Job
+) -> None:
+    away = replace(job, urls=("127.0.0.1:1",))  # the second waits, for up to ten minutes
+    broken = Shard("broken", "tar", "/nonexistent.tar")
+    started_s = time.monotonic()
+    with pytest.raises(UnreadableError, match="nonexistent"):
+        for _ in score_shards([shards[0], broken], away, concurrency=2):
+            pass
+    assert time.monotonic() - started_s < 15  # not killed: asked
+    assert list(Path(job.out).iterdir()) == []
 
 
 def test_workers_that_keep_dying_are_told_of(cluster: None, shards: list[Shard], job: Job) -> None:
@@ -321,3 +336,35 @@ def test_tasks_share_what_the_servers_are_asked(
     with pytest.raises(InputError, match="must be 1 or more"):
         score_shards([], job, in_flight_per_server=0)
     assert list(score_shards([], job)) == []  # starts nothing
+
+
+ON_CLUSTER = """
+import os, pickle, sys
+import ray
+from aesthetic_curate.ray import score_shards
+shards, job = pickle.load(open(sys.argv[1], "rb"))
+for stats in score_shards(shards, job):
+    address = ray.get_runtime_context().gcs_address
+    print(stats["shard"]["name"], address, os.environ["RAY_USAGE_STATS_ENABLED"])
+assert not ray.is_initialized()
+"""
+
+
+def test_it_works_on_the_cluster_of_ray_address(
+    cluster: None, shards: list[Shard], job: Job, tmp_path: Path
+) -> None:
+    address = ray.get_runtime_context().gcs_address
+    task = tmp_path / "task"
+    task.write_bytes(pickle.dumps((shards, job)))
+    environment = {key: value for key, value in os.environ.items() if "USAGE" not in key}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_CLUSTER, str(task)],
+        env={**environment, "RAY_ADDRESS": address},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = {f"{shard.name} {address} 0" for shard in shards}
+    assert expected <= set(done.stdout.splitlines())
+    assert_as_done_here(shards, job, tmp_path / "here")
