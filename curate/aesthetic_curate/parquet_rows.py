@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from aesthetic_curate.errors import UnreadableError
 from aesthetic_curate.storage import local_copy
 
+BUFFER_BYTES = 4 * 2**20
 CACHE_BYTES = 256 * 2**20  # of row groups that are kept for the rows asked for next
 
 
@@ -25,7 +26,9 @@ class ParquetRows:
         self._files = ExitStack()
         try:
             path = self._files.enter_context(local_copy(url))
-            self.file = self._files.enter_context(pq.ParquetFile(path))
+            # Read in pieces: else Arrow holds whole columns of row groups, and until the end.
+            file = pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
+            self.file = self._files.enter_context(file)
         except (pa.ArrowException, OSError) as error:
             self._files.close()
             raise not_parquet(url, error) from error

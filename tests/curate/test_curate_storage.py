@@ -105,6 +105,15 @@ def test_sweep_removes_what_dead_processes_left(tmp_path: Path) -> None:
     assert folder.names() == ["sub/a.parquet"]
 
 
+def test_a_zombie_writes_no_more(tmp_path: Path) -> None:
+    zombie = subprocess.Popen([sys.executable, "-c", "pass"])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # it ended, and stays listed
+    (tmp_path / f".a.{storage._HOST}-{zombie.pid}-0.tmp").write_bytes(b"half")
+    Folder(tmp_path).sweep("a")
+    assert list(tmp_path.iterdir()) == []
+    zombie.wait()
+
+
 def test_sweep_of_a_new_folder_does_nothing(tmp_path: Path) -> None:
     Folder(tmp_path / "none").sweep("x/a.parquet")
     assert not (tmp_path / "none").exists()
