@@ -69,10 +69,11 @@ def _from_server(error: InferenceServerException, url: str) -> AestheticError:
     text = _line(error.message() or "")
     status = str(error.status() or "").rpartition(".")[2]
     status = STATUS.get(status, status)
-    if status == "DEADLINE_EXCEEDED" or "timed out" in text.lower():
-        return DeadlineError(f"no answer from {url} within the deadline")
+    # First, since gRPC also says "connection attempt timed out": the request was never sent.
     if status in ("UNAVAILABLE", "CANCELLED"):
         return UnavailableError(f"{url} is not available ({text})")
+    if status == "DEADLINE_EXCEEDED" or "timed out" in text.lower():
+        return DeadlineError(f"no answer from {url} within the deadline")
     if status == "INVALID_ARGUMENT":
         return _refusal(text)
     if PASSING.search(text):

@@ -25,6 +25,7 @@ from aesthetic_client.errors import (
 
 CASES = [
     ("StatusCode.UNAVAILABLE", "failed to connect to all addresses", UnavailableError),
+    ("StatusCode.UNAVAILABLE", "connection attempt timed out", UnavailableError),
     ("StatusCode.CANCELLED", "CANCELLED", UnavailableError),
     ("StatusCode.NOT_FOUND", "Request for model has no available versions", UnavailableError),
     ("StatusCode.INTERNAL", "Stub process 'x_0' is not healthy.", UnavailableError),
