@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -131,6 +132,23 @@ def test_paths_are_looked_up_from_the_parquet(tmp_path: Path) -> None:
     assert found[0].name == "a.jpg"
 
 
+def test_a_remote_table_of_paths(memory: str) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/bucket/images/0.jpg", b"zero")
+    sink = io.BytesIO()
+    names = ["images/0.jpg", "memory://bucket/images/0.jpg", "images/1.jpg"]
+    pq.write_table(pa.table({"file_name": names}), sink)
+    fs.pipe_file("/bucket/t.parquet", sink.getvalue())
+    (shard,) = find_shards([memory + "/t.parquet"], OPTIONS)
+    found = samples(shard)
+    assert [(s.status, s.image) for s in found] == [
+        ("ok", b"zero"),
+        ("ok", b"zero"),
+        ("unreadable", None),
+    ]
+    assert found[2].error == "memory://bucket/images/1.jpg: there is no such file"
+
+
 @pytest.mark.parametrize("row_group_size", [1, 7, 100, 1000])
 def test_slices_may_cut_row_groups(tmp_path: Path, row_group_size: int) -> None:
     count = 300
@@ -235,6 +253,9 @@ class Site(ThreadingHTTPServer):
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
         self.released = threading.Event()
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hung up is what some tests are about."""
 
     @property
     def url(self) -> str:

@@ -7,6 +7,8 @@ import gzip
 import io
 import lzma
 import random
+import shutil
+import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterable
@@ -242,6 +244,29 @@ def test_sparse_files(tmp_path: Path) -> None:
         assert file and file.read() == bytes(data)
     assert rows(path) == [("0", "jpg", "ok", bytes(data)), ("1", "jpg", "ok", b"one")]
     assert copied(path, [0]) == gnu_sparse()
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="needs the tar command")
+@pytest.mark.parametrize("version", ["gnu", "0.0", "0.1", "1.0"])
+def test_sparse_files_as_gnu_tar_writes_them(tmp_path: Path, version: str) -> None:
+    with (tmp_path / "0.jpg").open("wb") as file:
+        for place in range(0, 2_000_000, 50_000):  # more pieces than one header holds
+            file.seek(place)
+            file.write(b"x" * 3000)
+    (tmp_path / "1.jpg").write_bytes(b"one")
+    kind = ["--format=gnu"] if version == "gnu" else ["--format=pax", f"--sparse-version={version}"]
+    done = subprocess.run(
+        ["tar", *kind, "-S", "-cf", "a.tar", "0.jpg", "1.jpg"], cwd=tmp_path, capture_output=True
+    )
+    if done.returncode:
+        pytest.skip(f"no GNU tar: {done.stderr.decode()}")
+    data = (tmp_path / "0.jpg").read_bytes()
+    assert rows(tmp_path / "a.tar") == [("0", "jpg", "ok", data), ("1", "jpg", "ok", b"one")]
+    target = tmp_path / "b.tar"
+    target.write_bytes(copied(tmp_path / "a.tar", [1, 0]) + bytes(2 * BLOCK))
+    with tarfile.open(target) as tar:
+        file = tar.extractfile("0.jpg")
+        assert file and file.read() == data
 
 
 def small_members() -> list[tuple[str, bytes]]:
