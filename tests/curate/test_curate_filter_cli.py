@@ -163,6 +163,15 @@ def test_unfinished_runs_want_a_word(scored: Path, tmp_path: Path) -> None:
     assert {key[:5] for key in sources} == {"00000", "00001", "00003"}
 
 
+def test_the_only_head_is_the_one_that_counts(tmp_path: Path) -> None:
+    tars = img2dataset(tmp_path / "data", shards=1, samples=21)
+    write_results(tmp_path / "scored", tars, [{OTHER.output: drawn(20, 1)}])
+    done = curate("filter", tmp_path / "scored", "--count", "--min", "5")
+    assert done.returncode == 0, done.stderr
+    kept = sum(score is not None and score >= 5 for score in drawn(20, 1))
+    assert done.stdout.endswith(f"the conditions keep {kept} of 20 samples\n")
+
+
 def test_scores_of_random_weights_are_called_so(tmp_path: Path) -> None:
     tars = img2dataset(tmp_path / "data", shards=1, samples=21)
     write_results(tmp_path / "scored", tars, seeded=True)

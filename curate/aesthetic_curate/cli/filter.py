@@ -90,9 +90,9 @@ def _add_criteria_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--head",
-        default=DEFAULT_HEAD.output,
         metavar="NAME",
-        help="whose score counts where none is named: a head or its column (default: %(default)s)",
+        help="whose score counts where none is named: a head or its column (default: "
+        f"{DEFAULT_HEAD.output}, or the only one that was scored)",
     )
     parser.add_argument(
         "--count", action="store_true", help="only print how many samples thresholds keep"
@@ -105,9 +105,10 @@ def run(arguments: argparse.Namespace) -> int:
     if results.seeded:
         print(f"WARNING: the model has weights: {SEEDED_WEIGHTS}", file=sys.stderr)
     _check_complete(results, arguments.partial)
-    criteria = _criteria(arguments, results)
+    head = results.output(arguments.head or _default_head(results))
+    criteria = _criteria(arguments, results, head)
     if arguments.count:
-        _print_counts(results, results.output(arguments.head), criteria)
+        _print_counts(results, head, criteria)
         return 0
     if not arguments.output:
         raise InputError("-o/--output is missing: where shall the data set go?")
@@ -155,15 +156,19 @@ def _write(
             print(f"  {notes[name]} {text}")
 
 
-def _criteria(arguments: argparse.Namespace, results: Results) -> Criteria:
+def _default_head(results: Results) -> str:
+    return next(iter(results.heads)) if len(results.heads) == 1 else DEFAULT_HEAD.output
+
+
+def _criteria(arguments: argparse.Namespace, results: Results, head: str) -> Criteria:
     conditions = tuple(
-        parse_condition(results, text, side, arguments.head)
+        parse_condition(results, text, side, head)
         for side in ("min", "max")
         for text in getattr(arguments, side)
     )
     top = None
     if arguments.top_percent is not None:
-        top = parse_share(results, arguments.top_percent, arguments.head)
+        top = parse_share(results, arguments.top_percent, head)
     if not conditions and top is None and not arguments.count:
         raise InputError(
             "say what to keep: --min, --max or --top-percent (--count helps to choose)"
