@@ -60,8 +60,11 @@ class BatchScorer:
         self._pool = ThreadPoolExecutor(
             max(1, in_flight // self._group_size()) * len(urls), thread_name_prefix="curate-batch"
         )
-        served = self._ask(lambda client: client.heads())
-        self.heads = resolve_heads(heads, served)
+        try:
+            self.heads = resolve_heads(heads, self._ask(lambda client: client.heads()))
+        except BaseException:
+            self.close()
+            raise
         self._names = [head.name for head in self.heads]
 
     def images(

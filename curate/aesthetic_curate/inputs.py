@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -120,7 +121,15 @@ def _check_presence(given: str, urls: Sequence[str]) -> None:
 
 def _folder_shards(name: str, url: str, options: InputOptions) -> list[Shard]:
     _, grouping, _ = group_files(list_files(url), options)
-    return _pieces(Shard(name, "folder", url), len(grouping.groups()), options.rows_per_shard)
+    keys = grouping.groups().keys
+    shards = _pieces(Shard(name, "folder", url), len(keys), options.rows_per_shard)
+    return [replace(one, keys_sha256=_digest(keys[one.start : one.stop])) for one in shards]
+
+
+def _digest(keys: pa.StringArray) -> str:
+    return hashlib.sha256(
+        "\0".join(keys.to_pylist()).encode("utf-8", "surrogateescape")
+    ).hexdigest()
 
 
 def _file_shards(name: str, url: str, layout: Layout, options: InputOptions) -> list[Shard]:

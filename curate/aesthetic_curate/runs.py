@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from aesthetic_curate.config import Job
 from aesthetic_curate.processes import Seat, map_in_workers, terminations_as_interrupts
 from aesthetic_curate.scorers import open_scorer
-from aesthetic_curate.scoring import Watch, score_shard, stats_name
+from aesthetic_curate.scoring import Unread, Watch, stats_name, try_shard
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.storage import Folder, identity
 
@@ -55,6 +55,7 @@ class Progress:
 def plan(shards: Sequence[Shard], job: Job) -> Plan:
     """Which shards are left: without stats, or with those of other settings or another input."""
     folder = Folder(job.out)
+    folder.sweep_all()
     todo: list[Shard] = []
     done: list[Mapping[str, Any]] = []
     other: Counter[str] = Counter()
@@ -65,7 +66,7 @@ def plan(shards: Sequence[Shard], job: Job) -> Plan:
         elif stats.get("fingerprint") != job.fingerprint:
             other["settings"] += 1
             todo.append(shard)
-        elif stats.get("input") != identity(shard.url):
+        elif stats.get("shard") != asdict(shard) or stats.get("input") != identity(shard.url):
             other["input"] += 1
             todo.append(shard)
         else:
@@ -87,11 +88,11 @@ def run(
     job: Job,
     workers: int,
     progress: Callable[[Progress], None] | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | Unread]:
     """Score shards in worker processes; the stats of each as it is done.
 
-    The first shard that fails stops the rest: what is done stays done. Raises its error, and
-    StoppedError for a worker that died.
+    A shard whose input cannot be read is told of. Any other failure stops the rest: what is done
+    stays done. Raises its error, and StoppedError for a worker that died.
     """
     finished = 0
 
@@ -100,10 +101,15 @@ def run(
             progress(Progress(finished, *counts))
 
     workers = max(1, min(workers, len(todo)))
-    with terminations_as_interrupts():
-        for stats in map_in_workers(_score, todo, workers, _start_worker, (job,), tell, counters=2):
-            finished += 1
-            yield stats
+    try:
+        with terminations_as_interrupts():
+            results = map_in_workers(_score, todo, workers, _start_worker, (job,), tell, counters=2)
+            for result in results:
+                finished += 1
+                yield result
+    finally:
+        # Workers of a run that was killed may have lived until after the sweep at the start.
+        Folder(job.out).sweep_all()
 
 
 # --- in a worker process -----------------------------------------------------------------------
@@ -129,6 +135,6 @@ def _start_worker(seat: Seat, job: Job) -> None:
     _worker = _Worker(seat, job)
 
 
-def _score(shard: Shard) -> dict[str, Any]:
+def _score(shard: Shard) -> dict[str, Any] | Unread:
     assert _worker is not None
-    return score_shard(shard, _worker.job, _worker.scorer, _worker)
+    return try_shard(shard, _worker.job, _worker.scorer, _worker)

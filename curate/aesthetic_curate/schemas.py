@@ -70,7 +70,9 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_large_string(column.type) or pa.types.is_null(column.type):
         return column.cast(pa.string())
     values = [
-        value if value is None or isinstance(value, str) else json.dumps(value, default=_plain)
+        value
+        if value is None or isinstance(value, str)
+        else json.dumps(value, default=_plain, ensure_ascii=False)
         for value in column.to_pylist()
     ]
     return pa.chunked_array([pa.array(values, pa.string())])

@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,7 +20,7 @@ from aesthetic_client.contract import EMBEDDING_DIM
 from aesthetic_curate import columns
 from aesthetic_curate.config import FORMAT, Job, ScoreConfig
 from aesthetic_curate.embeddings import open_embeddings, score_embedding_chunk
-from aesthetic_curate.errors import StoppedError
+from aesthetic_curate.errors import StoppedError, UnreadableError
 from aesthetic_curate.opening import open_source
 from aesthetic_curate.outcomes import Outcome
 from aesthetic_curate.rows import RowWriter
@@ -60,8 +60,6 @@ def score_shard(
     started_s = time.monotonic()
     folder = Folder(job.out)
     names = [f"{shard.name}.parquet", f"{shard.name}.tar", stats_name(shard.name)]
-    for name in names:
-        folder.sweep(name)
     folder.remove(names[2])
     before = identity(shard.url)
     tally, watch = Tally(job.config), watch or Watch()
@@ -96,6 +94,24 @@ def score_shard(
     with folder.writing(names[2]) as path:
         path.write_text(json.dumps(stats, indent=1) + "\n", "utf-8")
     return stats
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A shard whose input cannot be read at all, and why."""
+
+    shard: str
+    reason: str
+
+
+def try_shard(
+    shard: Shard, job: Job, scorer: Scorer, watch: Watch | None = None
+) -> dict[str, Any] | Unread:
+    """`score_shard`, where an input that cannot be read is told of: it stops no other shard."""
+    try:
+        return score_shard(shard, job, scorer, watch)
+    except UnreadableError as error:
+        return Unread(shard.name, str(error))
 
 
 class Tally:

@@ -18,7 +18,8 @@ class Shard:
     "laion/part-0-00003"). `url` is a local path or an fsspec URL. `start` and `stop` cut a table's
     or an array's rows, and a folder's samples in the order of their keys; `stop=None` is the end.
     `metadata_url` is the parquet of the samples' metadata, where it lies beside (NNNNN.parquet of
-    NNNNN.tar, metadata_N.parquet of img_emb_N.npy).
+    NNNNN.tar, metadata_N.parquet of img_emb_N.npy). `keys_sha256` is a folder's: its own date does
+    not tell of files that come or go further down.
     """
 
     name: str
@@ -27,3 +28,4 @@ class Shard:
     start: int = 0
     stop: int | None = None
     metadata_url: str | None = None
+    keys_sha256: str | None = None

@@ -122,6 +122,14 @@ class Folder:
         """Remove what dead processes of this machine left of a file they were writing."""
         _sweep(self._temporary(name).parent, name.rpartition("/")[2])
 
+    def sweep_all(self) -> None:
+        """Remove what dead processes of this machine left of any file in here."""
+        if not self.is_local:
+            _sweep(Path(tempfile.gettempdir()))
+            return
+        for folder, _, _ in os.walk(self.url):
+            _sweep(Path(folder))
+
     def remove(self, name: str) -> None:
         """Remove a file, if it is there. Raises OutputError."""
         target = self.path(name)
@@ -245,11 +253,11 @@ def _create(path: Path) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
 
 
-def _sweep(folder: Path, basename: str) -> None:
+def _sweep(folder: Path, basename: str | None = None) -> None:
     """Remove the temporary files of dead processes, and of an earlier one of this process's id."""
-    for path in folder.glob(f".{glob.escape(basename)}.*.tmp*"):
+    for path in folder.glob(f".{glob.escape(basename) if basename else '*'}.*.tmp*"):
         match = _TEMPORARY.fullmatch(path.name)
-        if not match or match["name"] != basename or match["host"] != _HOST:
+        if not match or match["name"] != (basename or match["name"]) or match["host"] != _HOST:
             continue
         pid = int(match["pid"])
         in_use = folder / match["file"] in _being_written if pid == os.getpid() else _is_alive(pid)

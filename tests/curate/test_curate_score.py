@@ -238,7 +238,7 @@ def test_servers_of_different_weights_are_refused(
             *("--url", tiny_server.grpc_url, "--url", other.grpc_url),
         )
     assert done.returncode == 2
-    assert "serve different weights" in done.stderr
+    assert "serves different weights, heads or precision" in done.stderr
 
 
 def test_samples_without_an_image_and_a_cut_tar(
@@ -264,6 +264,32 @@ def test_samples_without_an_image_and_a_cut_tar(
     ]
     assert stats_of(tmp_path / "out")["in"]["notes"]["truncated"] == 1
     assert "1 no_image" in done.stdout
+
+
+def test_a_shard_that_cannot_be_read_stops_no_other(
+    tmp_path: Path, tiny_server: EmbeddedServer
+) -> None:
+    img2dataset(tmp_path / "in", shards=3, samples=4)
+    (tmp_path / "in" / "00001.tar").write_bytes(b"not a tar, for sure" * 100)
+    done = curate("score", tmp_path / "in", "-o", tmp_path / "out", "--url", tiny_server.grpc_url)
+    assert done.returncode == 1
+    assert "not read: 00001: " in done.stderr
+    assert sorted(stats_of(tmp_path / "out")) == ["00000", "00002"]
+    assert sorted(rows_of(tmp_path / "out")) == ["00000", "00002"]
+
+
+def test_new_images_further_down_in_a_folder_are_scored(
+    tmp_path: Path, tiny_server: EmbeddedServer
+) -> None:
+    (tmp_path / "in" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "in" / "a" / "b" / "one.jpg").write_bytes(photo(1))
+    arguments = ["score", tmp_path / "in", "-o", tmp_path / "out", "--url", tiny_server.grpc_url]
+    assert curate(*arguments).returncode == 0
+    (tmp_path / "in" / "a" / "b" / "two.jpg").write_bytes(photo(2))
+    done = curate(*arguments)
+    assert "1 shards have changed since" in done.stderr
+    (rows,) = rows_of(tmp_path / "out").values()
+    assert [row["key"] for row in rows] == ["a/b/one", "a/b/two"]
 
 
 @pytest.mark.parametrize("where", [["--url"], ["--local", "--repository"]])

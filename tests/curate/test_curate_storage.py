@@ -114,6 +114,21 @@ def test_a_zombie_writes_no_more(tmp_path: Path) -> None:
     zombie.wait()
 
 
+def test_one_sweep_of_all_files(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead.wait()
+    host = storage._HOST
+    (tmp_path / "sub").mkdir()
+    for name in (f".a.tar.{host}-{dead.pid}-0.tmp", f"sub/.b.parquet.{host}-{dead.pid}-1.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    others = [f".c.tar.{host}-{os.getppid()}-0.tmp", ".hidden", "d.tmp"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"not ours, or not dead")
+    Folder(tmp_path).sweep_all()
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "sub"}
+    assert not list((tmp_path / "sub").iterdir())
+
+
 def test_sweep_of_a_new_folder_does_nothing(tmp_path: Path) -> None:
     Folder(tmp_path / "none").sweep("x/a.parquet")
     assert not (tmp_path / "none").exists()

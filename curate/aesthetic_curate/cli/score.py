@@ -29,6 +29,7 @@ from aesthetic_curate.local_heads import LocalHeads, heads_file
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.runs import Plan, Summary, plan
 from aesthetic_curate.runs import run as run_shards
+from aesthetic_curate.scoring import Unread
 from aesthetic_curate.servers import Servers
 from aesthetic_curate.shards import Shard
 
@@ -142,7 +143,10 @@ def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 when every shard is done; samples without a score are rows with the reason."""
+    """0 when every shard is done, 1 when some could not be read.
+
+    Samples without a score are rows with the reason.
+    """
     _check(arguments)
     options = _options(arguments)
     shards = find_shards(arguments.input, options)
@@ -158,11 +162,17 @@ def run(arguments: argparse.Namespace) -> int:
         summary = Summary()
         for stats in todo.done:
             summary.add(stats)
+        unread: list[Unread] = []
         with Bar(len(mine), len(todo.done)) as bar:
-            for stats in run_shards(todo.todo, job, arguments.workers, bar.show):
-                summary.add(stats)
+            for result in run_shards(todo.todo, job, arguments.workers, bar.show):
+                if isinstance(result, Unread):
+                    unread.append(result)
+                else:
+                    summary.add(result)
     _say_summary(summary, arguments.output)
-    return 0
+    for one in unread:
+        print(f"not read: {one.shard}: {one.reason}", file=sys.stderr)
+    return 1 if unread else 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
