@@ -29,6 +29,7 @@ from aesthetic_curate.errors import StoppedError
 from aesthetic_curate.scorers import Scorer, open_scorer
 from aesthetic_curate.scoring import Watch, score_shard
 from aesthetic_curate.shards import Shard
+from aesthetic_curate.storage import Folder
 
 try:
     import ray
@@ -105,6 +106,7 @@ def _scored(
                     yield _result(reference, running.pop(reference))
         finally:
             _end(list(running), stop)
+            Folder(job.out).sweep_all()  # a shard may be done anew before its old worker is gone
 
 
 def _end(running: Sequence[Any], stop: Any) -> None:
