@@ -175,7 +175,7 @@ def test_machines_share_the_shards(
 def test_an_interrupted_run_leaves_nothing_half_done_and_goes_on(
     number: int, tmp_path: Path, tiny_server: EmbeddedServer
 ) -> None:
-    img2dataset(tmp_path / "in", shards=4, samples=600)
+    img2dataset(tmp_path / "in", shards=4, samples=250)
     out = tmp_path / "out"
     arguments = ["score", tmp_path / "in", "-o", out, "--url", tiny_server.grpc_url]
     run = started(*arguments)
@@ -193,7 +193,7 @@ def test_an_interrupted_run_leaves_nothing_half_done_and_goes_on(
     rest = curate(*arguments)
     assert rest.returncode == 0, rest.stderr
     assert f"{done} shards are done already" in rest.stderr
-    assert [len(rows) for rows in rows_of(out).values()] == [599] * 4
+    assert [len(rows) for rows in rows_of(out).values()] == [249] * 4
 
 
 def test_a_server_that_is_gone_stops_the_run_resumably(
