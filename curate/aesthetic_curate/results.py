@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from aesthetic_client.errors import InputError
 from aesthetic_curate.config import FORMAT, is_seeded
 from aesthetic_curate.errors import MixedResultsError, NoSamplesError, UnreadableError
+from aesthetic_curate.manifest import read_manifest
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.stats import ScoreStats
@@ -59,7 +60,7 @@ class ScoredShard:
 class Results:
     """The shards of a scored folder that are done, in the order of their names.
 
-    `unfinished` names parquets without a stats file: of shards that a run has not finished.
+    `unfinished` names the shards of the last run, and parquets, that have no stats file.
     """
 
     def __init__(
@@ -89,8 +90,8 @@ class Results:
             shards = list(readers.map(lambda name: _read_shard(folder, name), names))
         _check_settings(url, shards)
         _check_inputs(url, shards)
-        parquets = {name.removesuffix(PARQUET) for name in folder.names(PARQUET)}
-        return cls(folder, shards, sorted(parquets - set(names)))
+        begun = {name.removesuffix(PARQUET) for name in folder.names(PARQUET)}
+        return cls(folder, shards, sorted(begun.union(read_manifest(folder)) - set(names)))
 
     @property
     def fingerprint(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+import socket
 import tarfile
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from curate_datasets import BAD_EVERY, img2dataset, jpegs, photo, unit_embedding
 
 from aesthetic_client import Client, ImageError
 from aesthetic_client.contract import SEEDED_WEIGHTS
+from aesthetic_curate.results import Results
 from aesthetic_serve import EmbeddedServer
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(240)]
@@ -169,6 +171,7 @@ def test_machines_share_the_shards(
         )
         assert done.returncode == 0, done.stderr
         assert sorted(rows_of(tmp_path)) == [["00000", "00002"], ["00000", "00001", "00002"]][index]
+        assert Results.open(str(tmp_path)).unfinished == [["00001"], []][index]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -206,7 +209,7 @@ def test_a_server_that_is_gone_stops_the_run_resumably(
     assert "no answer for 1 s from grpc://127.0.0.1:9" in done.stderr
     assert "run the same command again to go on" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not all_files(tmp_path)
+    assert not stats_of(tmp_path) and not rows_of(tmp_path)
 
 
 def test_what_one_server_leaves_unanswered_goes_to_another(
@@ -225,6 +228,20 @@ def test_what_one_server_leaves_unanswered_goes_to_another(
     assert run.returncode == 0, stderr
     for stats in stats_of(tmp_path / "out").values():
         assert stats["statuses"] == {"bad_image": 499 // BAD_EVERY, "ok": 499 - 499 // BAD_EVERY}
+
+
+def test_a_server_that_never_answers_holds_up_nobody(
+    tmp_path: Path, tiny_server: EmbeddedServer
+) -> None:
+    """It takes connections, and says nothing: each try ends at its deadline."""
+    img2dataset(tmp_path / "in", shards=1, samples=200)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        done = curate(
+            *("score", tmp_path / "in", "-o", tmp_path / "out", "--timeout", 2, "--workers", 1),
+            *("--url", f"{tiny_server.grpc_url},grpc://127.0.0.1:{silent.getsockname()[1]}"),
+        )
+    assert done.returncode == 0, done.stderr
+    assert stats_of(tmp_path / "out")["00000"]["samples"] == 199
 
 
 def test_servers_of_different_weights_are_refused(

@@ -26,12 +26,14 @@ from aesthetic_curate.config import (
 from aesthetic_curate.errors import NoSamplesError
 from aesthetic_curate.inputs import find_shards
 from aesthetic_curate.local_heads import LocalHeads, heads_file
+from aesthetic_curate.manifest import write_manifest
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.runs import Plan, Summary, plan
 from aesthetic_curate.runs import run as run_shards
 from aesthetic_curate.scoring import Unread
 from aesthetic_curate.servers import Servers
 from aesthetic_curate.shards import Shard
+from aesthetic_curate.storage import Folder
 
 DEFAULT_WORKERS = 2  # while one reads the end of its shard, the other keeps the servers busy
 
@@ -157,6 +159,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{len(shards)} shards"
         )
     with _job(arguments, options, mine) as job:
+        write_manifest(Folder(job.out), shards)
         todo = plan(mine, job)
         _say(todo, job)
         summary = Summary()
