@@ -211,7 +211,7 @@ def test_a_server_that_stays_away_stops_the_run_and_the_next_goes_on(
     todo = runs.plan(shards, away).todo
     assert len(todo) == 3
     with pytest.raises(StoppedError, match=r"no answer for 0.5 s from \S*127.0.0.1:1"):
-        list(score_shards(todo, away))
+        list(score_shards(todo, away, in_flight_per_server=2))
     plan = runs.plan(shards, job)
     assert [one["finished"] for one in plan.done] == [first["finished"]]
     assert len(list(score_shards(plan.todo, job))) == 3
