@@ -45,11 +45,22 @@ class Summary:
 
 @dataclass(frozen=True)
 class Progress:
-    """A moment of a run. Samples and failures count what this run has scored so far."""
+    """A moment of a run: what it has done itself, and what it has opened so far.
+
+    `begun` shards hold `expected` samples together, which says how many all of them may hold.
+    """
 
     shards_done: int
-    samples: int
-    failed: int
+    samples: int = 0
+    failed: int = 0
+    begun: int = 0
+    expected: int = 0
+
+    def share(self, shards: int) -> float:
+        """How much of `shards` is done, 0 to 1, if those not opened yet are like the others."""
+        if not self.expected:
+            return self.shards_done / max(1, shards)
+        return min(1.0, self.samples / (self.expected / self.begun * shards))
 
 
 def plan(shards: Sequence[Shard], job: Job) -> Plan:
@@ -103,7 +114,7 @@ def run(
     workers = max(1, min(workers, len(todo)))
     try:
         with terminations_as_interrupts():
-            results = map_in_workers(_score, todo, workers, _start_worker, (job,), tell, counters=2)
+            results = map_in_workers(_score, todo, workers, _start_worker, (job,), tell, counters=4)
             for result in results:
                 finished += 1
                 yield result
@@ -122,6 +133,9 @@ class _Worker(Watch):
         self.job, self.scorer = job, open_scorer(job)
         self._seat = seat
         seat.at_stop(self.scorer.close)  # what waits for an answer would wait on
+
+    def begun(self, samples: int) -> None:
+        self._seat.count(0, 0, 1, samples)
 
     def scored(self, samples: int, failed: int) -> None:
         self._seat.count(samples, failed)

@@ -39,6 +39,9 @@ TAR_BLOCK, TAR_RECORD = 512, 10_240
 class Watch:
     """Told of samples as they are scored; may end the shard by raising StoppedError."""
 
+    def begun(self, samples: int) -> None:
+        """A shard of so many samples was opened."""
+
     def scored(self, samples: int, failed: int) -> None:
         """So many more samples have a row; so many of them no score."""
 
@@ -151,6 +154,7 @@ def _score_images(
     tar: BinaryIO | None,
 ) -> dict[str, int]:
     with open_source(shard, job.options) as source:
+        watch.begun(len(source))
         row = 0
         for outcomes, metadata in _scored_chunks(source, scorer, watch):
             table = _table(outcomes, job.config)
@@ -228,6 +232,7 @@ def _score_embeddings(
     config = job.config
     schema = columns.scored_schema(config.outputs, config.embedding)
     with open_embeddings(shard, job.options) as source:
+        watch.begun(len(source))
         for chunk in source.chunks():
             scored = score_embedding_chunk(
                 chunk,
