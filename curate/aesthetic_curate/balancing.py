@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from aesthetic_client import Client
-from aesthetic_client.errors import DeadlineError, NoAnswerError
+from aesthetic_client.errors import AestheticError, DeadlineError, NoAnswerError
 from aesthetic_curate.config import essentials
 from aesthetic_curate.errors import MixedResultsError, StoppedError
 
@@ -22,21 +22,30 @@ GO_ON = "what is done is kept: run the same command again to go on"
 
 @dataclass
 class _Server:
-    """A server, and how it does. `known` says that its model was compared since it last failed."""
+    """A server, and how it does. Requests go to it while it is `open`."""
 
     client: Client
+    open: bool = False
+    checked: bool = False  # a check is under way
     on_the_way: int = 0
     failures: int = 0
     rests_until_s: float = 0.0
-    known: bool = False
+
+
+@dataclass
+class _Trouble:
+    """One call's time without an answer."""
+
+    since_s: float | None = None
+    deadlines: int = 0
 
 
 class Balancer:
     """Sends calls to servers, `slots` at most on the way to each. Thread-safe.
 
-    A server that fails to answer rests for a while, and is then asked one thing at a time until it
-    answers; its calls go to the others. One that comes back is asked for its provenance first: it
-    may have been deployed anew with other weights.
+    A server gets requests once it has answered a check, which compares its model: it may have been
+    deployed with other weights. One that leaves a request unanswered rests and is checked again; a
+    check holds up no request, however long it takes.
     """
 
     def __init__(
@@ -46,7 +55,9 @@ class Balancer:
         self._slots, self._timeout_s, self._patience_s = slots, timeout_s, patience_s
         self._changed = threading.Condition()
         self._closed = False
-        self._failing_since_s: float | None = None
+        self._fatal: AestheticError | None = None
+        self._answered_s = 0.0
+        self._last_failure = "it takes connections and says nothing"
         self._expected: dict[str, object] | None = None
 
     def expect(self, provenance: Mapping[str, Mapping[str, Any]]) -> None:
@@ -59,35 +70,18 @@ class Balancer:
         Raises StoppedError when none answers for `patience_s`, or after `close`, and
         MixedResultsError for a server of another model.
         """
-        deadlines = 0
+        trouble = _Trouble()
         while True:
-            server = self._taken()
+            server = self._taken(trouble)
             try:
-                if not server.known:
-                    self.compare(server.client)
-                    server.known = True
                 answer = call(server.client)
             except NoAnswerError as error:
-                deadlines += isinstance(error, DeadlineError)
-                self._failed(server, error)
-                if deadlines >= DEADLINES:
-                    raise StoppedError(
-                        f"{server.client.address} did not answer within {self._timeout_s:g} s, "
-                        f"{deadlines} times; raise --timeout or lower --in-flight; {GO_ON}"
-                    ) from error
+                self._failed(server, error, trouble)
                 continue
             finally:
                 self._given_back(server)
-            self._answered(server)
+            self._answered_s, server.failures = time.monotonic(), 0
             return answer
-
-    def close(self) -> None:
-        """End what is on its way and what waits. A second call does nothing."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        for server in self._servers:
-            server.client.close()
 
     def compare(self, client: Client) -> None:
         """Raises MixedResultsError for a server of another model, NoAnswerError for silence."""
@@ -101,52 +95,95 @@ class Balancer:
                     "together: leave it away, or serve the same model everywhere"
                 )
 
-    def _taken(self) -> _Server:
-        """A slot of the least busy server that may be asked; waits for one."""
+    def close(self) -> None:
+        """End what is on its way and what waits. A second call does nothing."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for server in self._servers:
+            server.client.close()
+
+    def _taken(self, trouble: _Trouble) -> _Server:
+        """A slot of the least busy open server; waits for one."""
         with self._changed:
             while True:
-                if self._closed:
-                    raise StoppedError("the run was stopped")
                 now = time.monotonic()
-                open_ones = [one for one in self._servers if self._may_be_asked(one, now)]
-                if open_ones:
-                    server = min(open_ones, key=lambda one: one.on_the_way)
+                waits = [self._patience_left_s(trouble, now)]
+                for server in self._servers:
+                    if not server.open and not server.checked:
+                        waits.append(server.rests_until_s - now)
+                        self._check_if_rested(server, now)
+                free = [one for one in self._servers if one.open and one.on_the_way < self._slots]
+                if free:
+                    server = min(free, key=lambda one: one.on_the_way)
                     server.on_the_way += 1
                     return server
-                rests = [one.rests_until_s - now for one in self._servers]
-                self._changed.wait(min((rest for rest in rests if rest > 0), default=None))
+                if trouble.since_s is None and not any(one.open for one in self._servers):
+                    trouble.since_s = now
+                    continue
+                self._changed.wait(min((wait for wait in waits if wait > 0), default=None))
 
-    def _may_be_asked(self, server: _Server, now: float) -> bool:
-        slots = self._slots if not server.failures else 1
-        return server.rests_until_s <= now and server.on_the_way < slots
+    def _patience_left_s(self, trouble: _Trouble, now: float) -> float:
+        """Seconds, infinite without trouble. Raises what ends the call."""
+        if self._closed:
+            raise StoppedError("the run was stopped")
+        if self._fatal is not None:
+            raise self._fatal
+        if trouble.since_s is None:
+            return LONGEST_PAUSE_S
+        left_s = max(trouble.since_s, self._answered_s) + self._patience_s - now
+        if left_s <= 0:
+            urls = ", ".join(str(one.client.address) for one in self._servers)
+            raise StoppedError(
+                f"no answer for {self._patience_s:g} s from {urls} ({self._last_failure}); {GO_ON}"
+            )
+        return left_s
+
+    def _check_if_rested(self, server: _Server, now: float) -> None:
+        if server.rests_until_s <= now:
+            server.checked = True
+            threading.Thread(target=self._check, args=(server,), daemon=True).start()
+
+    def _check(self, server: _Server) -> None:
+        """Open the server, or let it rest again; an error of another kind ends all calls."""
+        failure: AestheticError | None = None
+        try:
+            self.compare(server.client)
+        except AestheticError as error:
+            failure = error
+        with self._changed:
+            server.checked = False
+            if failure is None:
+                server.open = True
+            elif isinstance(failure, NoAnswerError):
+                self._rest(server, failure)
+            elif not self._closed:
+                self._fatal = failure
+            self._changed.notify_all()
+
+    def _failed(self, server: _Server, error: NoAnswerError, trouble: _Trouble) -> None:
+        """Let the server rest. Raises StoppedError where the call has had its tries."""
+        with self._changed:
+            trouble.since_s = trouble.since_s or time.monotonic()
+            if server.open:  # requests that fail together are one failure
+                server.open = False
+                self._rest(server, error)
+        trouble.deadlines += isinstance(error, DeadlineError)
+        if trouble.deadlines >= DEADLINES:
+            raise StoppedError(
+                f"{server.client.address} did not answer within {self._timeout_s:g} s, "
+                f"{DEADLINES} times; raise --timeout or lower --in-flight; {GO_ON}"
+            ) from error
+
+    def _rest(self, server: _Server, error: NoAnswerError) -> None:
+        # A call with little patience is to meet a few checks, too.
+        longest_s = min(LONGEST_PAUSE_S, self._patience_s / 4)
+        pause_s = min(longest_s, FIRST_PAUSE_S * 2.0 ** min(server.failures, 10))
+        server.rests_until_s = time.monotonic() + pause_s
+        server.failures += 1
+        self._last_failure = error.message
 
     def _given_back(self, server: _Server) -> None:
         with self._changed:
             server.on_the_way -= 1
             self._changed.notify()
-
-    def _answered(self, server: _Server) -> None:
-        self._failing_since_s = None
-        if server.failures:
-            with self._changed:
-                server.failures, server.rests_until_s = 0, 0.0
-                self._changed.notify_all()
-
-    def _failed(self, server: _Server, error: NoAnswerError) -> None:
-        """Let the server rest. Raises StoppedError when all have failed for too long."""
-        with self._changed:
-            if self._closed:
-                raise StoppedError("the run was stopped") from error
-            now = time.monotonic()
-            server.known = False
-            if server.rests_until_s <= now:  # requests that fail together are one failure
-                pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(server.failures, 10))
-                server.rests_until_s = now + pause_s
-                server.failures += 1
-            if self._failing_since_s is None:
-                self._failing_since_s = now
-            elif now - self._failing_since_s > self._patience_s:
-                urls = ", ".join(str(one.client.address) for one in self._servers)
-                raise StoppedError(
-                    f"no answer for {self._patience_s:g} s from {urls} ({error.message}); {GO_ON}"
-                ) from error
