@@ -27,7 +27,7 @@ from aesthetic_curate.column_scorer import AestheticScorer
 from aesthetic_curate.config import Job
 from aesthetic_curate.errors import StoppedError
 from aesthetic_curate.scorers import Scorer, open_scorer
-from aesthetic_curate.scoring import Watch, score_shard
+from aesthetic_curate.scoring import Unread, Watch, try_shard
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.storage import Folder
 
@@ -54,12 +54,13 @@ def score_shards(
     concurrency: int | None = None,
     in_flight_per_server: int = DEFAULT_IN_FLIGHT_PER_SERVER,
     task_options: Mapping[str, Any] | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | Unread]:
     """Score shards as Ray tasks; the stats of each as it is done.
 
     The same function, files and errors as `runs.run`. A task whose process or node dies is done
     anew, elsewhere; since a shard's files appear whole or not at all, nothing is lost or doubled.
-    The first shard that fails stops the rest: what is done stays done.
+    A shard whose input cannot be read is told of. Any other failure stops the rest: what is done
+    stays done.
 
     Args:
         todo: shards to do; `runs.plan` leaves out those that are done.
@@ -87,7 +88,7 @@ def _scored(
     concurrency: int | None,
     in_flight_per_server: int,
     options: Mapping[str, Any],
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | Unread]:
     if not todo:
         return
     with _connected():
@@ -120,7 +121,7 @@ def _end(running: Sequence[Any], stop: Any) -> None:
         ray.cancel(reference, force=True)
 
 
-def _result(reference: Any, shard: Shard) -> dict[str, Any]:
+def _result(reference: Any, shard: Shard) -> dict[str, Any] | Unread:
     try:
         result = ray.get(reference)
     except RayTaskError as error:
@@ -172,11 +173,11 @@ class _Stop:
 
 
 @ray.remote  # type: ignore[untyped-decorator]
-def _score(shard: Shard, job: Job, stop: Any) -> dict[str, Any] | AestheticError:
+def _score(shard: Shard, job: Job, stop: Any) -> dict[str, Any] | Unread | AestheticError:
     """The stats, or the error that ended the shard: Ray would wrap one that is raised."""
     try:
         with contextlib.closing(open_scorer(job)) as scorer, _Attention(stop, scorer) as watch:
-            return score_shard(shard, job, scorer, watch)
+            return try_shard(shard, job, scorer, watch)
     except AestheticError as error:
         return error
 

@@ -27,11 +27,11 @@ from aesthetic_client import Client, InputError
 from aesthetic_client.contract import DEFAULT_HEAD
 from aesthetic_curate import runs
 from aesthetic_curate.config import Job, ScoreConfig
-from aesthetic_curate.errors import StoppedError, UnreadableError
+from aesthetic_curate.errors import StoppedError
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.ray import AestheticScorer, budget, score_shards
 from aesthetic_curate.scorers import open_scorer
-from aesthetic_curate.scoring import score_shard
+from aesthetic_curate.scoring import Unread, score_shard
 from aesthetic_curate.shards import Shard
 
 pytestmark = [pytest.mark.triton, *(pytest.mark.filterwarnings(text) for text in RAY_WARNINGS)]
@@ -218,14 +218,16 @@ def test_a_server_that_stays_away_stops_the_run_and_the_next_goes_on(
     assert_as_done_here(shards, job, tmp_path / "here")
 
 
-def test_a_shard_that_cannot_be_read_ends_the_run_with_its_error(
+def test_a_shard_that_cannot_be_read_stops_no_other(
     cluster: None, shards: list[Shard], job: Job, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.tar"
     broken.write_bytes(b"no tar at all" * 100)
-    with pytest.raises(UnreadableError, match=r"broken\.tar"):
-        list(score_shards([Shard("broken", "tar", str(broken)), *shards], job, concurrency=1))
-    assert list(Path(job.out).iterdir()) == []
+    results = list(score_shards([Shard("broken", "tar", str(broken)), *shards[:2]], job))
+    [unread] = [result for result in results if isinstance(result, Unread)]
+    assert unread.shard == "broken" and "broken.tar" in unread.reason
+    assert [one["samples"] for one in results if not isinstance(one, Unread)] == [29] * 2
+    assert not list(Path(job.out).glob("broken*"))
 
 
 def test_a_run_that_is_left_ends_its_tasks_which_clean_up(
@@ -234,9 +236,8 @@ def test_a_run_that_is_left_ends_its_tasks_which_clean_up(
     away = replace(job, urls=("127.0.0.1:1",))  # the second waits, for up to ten minutes
     broken = Shard("broken", "tar", "/nonexistent.tar")
     started_s = time.monotonic()
-    with pytest.raises(UnreadableError, match="nonexistent"):
-        for _ in score_shards([shards[0], broken], away, concurrency=2):
-            pass
+    with contextlib.closing(score_shards([shards[0], broken], away, concurrency=2)) as results:  # type: ignore[type-var]
+        assert isinstance(next(results), Unread)
     assert time.monotonic() - started_s < 15  # not killed: asked
     assert list(Path(job.out).iterdir()) == []
 
