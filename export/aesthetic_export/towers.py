@@ -10,7 +10,7 @@ from aesthetic_client.errors import InputError
 from aesthetic_export.openclip import open_clip_transformer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import torch
     from torch import nn
@@ -40,9 +40,10 @@ class ActivationError(InputError):
 
 @dataclass(frozen=True)
 class Tower:
-    """An image tower and where its weights come from.
+    """A tower and where its weights come from.
 
-    `module` maps (N, 3, 224, 224) fp32 normalised RGB to (N, 768) fp32, not yet L2-normalised.
+    An image tower's `module` maps (N, 3, 224, 224) fp32 normalised RGB to (N, 768) fp32, not yet
+    L2-normalised; for a text tower's, see text_towers.py.
     """
 
     module: nn.Module
@@ -60,11 +61,16 @@ def seeded_tower(seed: int, shape: Shape = VIT_L_14) -> Tower:
     """The true architecture with random weights: those of open_clip's own construction after
     `torch.manual_seed(seed)`. The global random state is left as it was.
     """
+    return seeded(seed, lambda: build_vision_transformer(shape))
+
+
+def seeded(seed: int, build: Callable[[], nn.Module]) -> Tower:
+    """What `build` constructs after `torch.manual_seed(seed)`; the global state stays as it was."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = build_vision_transformer(shape)
+        module = build()
     return Tower(module, SEEDED_WEIGHTS, f"seeded:{seed}", extra={"seed": seed})
 
 
@@ -81,12 +87,17 @@ def tower_from_state(
     Raises InputError when a tensor is missing, left over or of another shape.
     """
     module = build_vision_transformer(shape)
+    load_weights(module, state, f"{source} holds no ViT-L/14 image tower")
+    return Tower(module, weights, source, sha256)
+
+
+def load_weights(module: nn.Module, state: Mapping[str, torch.Tensor], otherwise: str) -> None:
+    """Put all of `state` into all of `module`. Raises InputError, which begins with `otherwise`."""
     try:
         module.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
         first = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise InputError(f"{source} holds no ViT-L/14 image tower: {first[:300]}") from None
-    return Tower(module, weights, source, sha256)
+        raise InputError(f"{otherwise}: {first[:300]}") from None
 
 
 def build_vision_transformer(shape: Shape) -> nn.Module:
