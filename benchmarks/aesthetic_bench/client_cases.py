@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import statistics
 import time
@@ -23,8 +22,8 @@ from .client_loops import HEADS, Payload, run_score_many, run_threads
 from .client_tables import KIND
 from .company import Ticks
 from .instant_server import InstantServer
-from .machine import machine, versions
-from .settings import SCHEMA
+from .machine import versions
+from .records import Begun
 
 SCORE_MANY, SCORE_BATCH = "Client.score_many", "Client.score_batch"
 # Each way's protocol, and how its threads send; score_many has threads of its own.
@@ -95,8 +94,7 @@ def cpu_s(process: int) -> float:
 
 def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
     """Every case and stage, as one plain record."""
-    begun = datetime.datetime.now(datetime.timezone.utc)
-    where = machine()  # first: the load of before
+    begun = Begun()
     loads = list(client_loops.payloads())
     with InstantServer() as server:
         cases = [case for load in loads for case in _cases(server, load, settings, say)]
@@ -104,17 +102,12 @@ def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
         for load in loads:
             say(f"stages: {load.name}")
             stages[load.name] = time_stages(server.urls["grpc"], load, settings.seconds)
-    took = datetime.datetime.now(datetime.timezone.utc) - begun
-    return {
-        "schema": SCHEMA,
-        "kind": KIND,
-        "date_utc": begun.isoformat(timespec="seconds"),
-        "took_s": took.total_seconds(),
-        "method": METHOD,
-        "targets": _reached(cases),
-        "machine": {**where, "load_average_1min_after": round(os.getloadavg()[0], 2)},
-        "versions": versions("none: the instant server", "none"),
-        "parameters": {
+    return begun.record(
+        KIND,
+        METHOD,
+        versions("none: the instant server", "none"),
+        targets=_reached(cases),
+        parameters={
             "seconds": settings.seconds,
             "rounds": settings.rounds,
             "in_flight": settings.in_flight,
@@ -122,9 +115,9 @@ def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
             "file_bytes": client_loops.FILE_BYTES,
             "protocol": "on 127.0.0.1, gRPC where no other is named",
         },
-        "cases": cases,
-        "stages": stages,
-    }
+        cases=cases,
+        stages=stages,
+    )
 
 
 def _cases(

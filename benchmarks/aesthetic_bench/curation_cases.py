@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import io
 import json
 import os
@@ -21,8 +20,8 @@ from PIL import Image
 
 from .client_cases import cpu_s
 from .instant_server import InstantServer
-from .machine import machine, versions
-from .settings import SCHEMA
+from .machine import versions
+from .records import Begun
 
 KIND = "curation-cpu"
 METHOD = (
@@ -51,24 +50,19 @@ class Settings:
 
 def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
     """Make the data set, score it, and return one plain record."""
-    begun = datetime.datetime.now(datetime.timezone.utc)
-    where = machine()
+    begun = Begun()
     with tempfile.TemporaryDirectory() as folder, InstantServer() as server:
         say(f"making {settings.samples} samples")
         file_bytes = make_data_set(Path(folder, "in"), settings)
         say("scoring")
         measured = score(Path(folder), server, settings)
-    return {
-        "schema": SCHEMA,
-        "kind": KIND,
-        "date_utc": begun.isoformat(timespec="seconds"),
-        "took_s": (datetime.datetime.now(datetime.timezone.utc) - begun).total_seconds(),
-        "method": METHOD,
-        "machine": {**where, "load_average_1min_after": round(os.getloadavg()[0], 2)},
-        "versions": versions("none: the instant server", "none"),
-        "parameters": {**asdict(settings), "image_bytes": file_bytes},
+    return begun.record(
+        KIND,
+        METHOD,
+        versions("none: the instant server", "none"),
+        parameters={**asdict(settings), "image_bytes": file_bytes},
         **measured,
-    }
+    )
 
 
 def make_data_set(folder: Path, settings: Settings) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +25,8 @@ from aesthetic_curate.shards import Shard
 from .company import Ticks
 from .embedding_tables import KIND
 from .errors import BenchError
-from .machine import machine, versions
-from .settings import SCHEMA
+from .machine import versions
+from .records import Begun
 from .torch_loop import head_module
 
 Say = Callable[[str], None]
@@ -63,8 +61,7 @@ class Settings:
 
 def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
     """The record of one run. Raises BenchError, InputError or a ServeError."""
-    before = machine()
-    begun = datetime.datetime.now(datetime.timezone.utc)
+    begun = Begun()
     local = LocalHeads.read(heads_file(settings.repository))
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory(prefix="aesthetic-bench-")))
@@ -82,17 +79,12 @@ def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
                 say(f"round {number + 1}: {case.storage}, {case.way}")
                 case.measure(files[case.storage], ways[case.way], settings.seconds)
         served = client.health().server
-    took = datetime.datetime.now(datetime.timezone.utc) - begun
-    return {
-        "schema": SCHEMA,
-        "kind": KIND,
-        "date_utc": begun.isoformat(timespec="seconds"),
-        "took_s": took.total_seconds(),
-        "method": METHOD,
-        "weights": str(known["weights"]),
-        "machine": {**before, "load_average_1min_after": round(os.getloadavg()[0], 2)},
-        "versions": {**versions(served.removeprefix("triton "), "none"), "pyarrow": pa.__version__},
-        "parameters": {
+    return begun.record(
+        KIND,
+        METHOD,
+        {**versions(served.removeprefix("triton "), "none"), "pyarrow": pa.__version__},
+        weights=str(known["weights"]),
+        parameters={
             "rows": settings.rows,
             "seconds": settings.seconds,
             "rounds": settings.rounds,
@@ -101,8 +93,8 @@ def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
             "torch_batch": LOOP_BATCH,
             "torch_threads": _torch_threads(),
         },
-        "cases": [case.as_dict() for case in cases],
-    }
+        cases=[case.as_dict() for case in cases],
+    )
 
 
 class _Case:

@@ -1,0 +1,35 @@
+"""The benchmark of curation, at a size that measures nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import curation
+import pytest
+from aesthetic_bench.curation_cases import _memory
+
+
+def test_a_small_run_scores_every_sample(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "found.json"
+    settings = ["--samples", "50", "--samples-per-shard", "20", "--output", str(output)]
+    assert curation.main(settings) == 0
+    record = json.loads(output.read_text())
+    assert record["scored"] == 50
+    assert record["summary"] == "3 shards, 50 samples, 50 scored"
+    assert record["samples_per_s"] == pytest.approx(50 / record["seconds"])
+    assert record["worker_us_per_sample"] > 0
+    assert record["memory"]["peak_mib"] > 20
+    assert record["parameters"]["workers"] == 1
+    assert record["versions"]["git_commit"]
+    assert capsys.readouterr().out.startswith("50 samples, ")
+
+
+def test_memory_that_grows_shows() -> None:
+    flat = _memory([(float(at), 100.0) for at in range(40)])
+    grows = _memory([(float(at), 100.0 + at) for at in range(40)])
+    assert flat["late_over_early"] == 1
+    assert grows["early_mib"] == pytest.approx(114.5)
+    assert grows["late_over_early"] == pytest.approx(134.5 / 114.5)
