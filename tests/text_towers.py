@@ -11,7 +11,7 @@ from aesthetic_export.openclip import open_clip_transformer
 from aesthetic_export.text_towers import TextShape, seeded_text_tower
 from aesthetic_export.towers import Tower
 
-TINY_TEXT = TextShape(width=64, layers=2, heads=2)
+TINY_TEXT = TextShape(width=32, layers=2, heads=2)
 
 
 def tiny_text_tower(seed: int = 0, shape: TextShape = TINY_TEXT) -> Tower:

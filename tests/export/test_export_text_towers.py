@@ -51,7 +51,7 @@ def test_transformers_computes_the_same(original, pad, eos):
     with torch.no_grad():
         expected = model(input_ids=tokens)
         embedding, hidden = original(tokens)
-    assert hidden.shape == (4, 77, 64)
+    assert hidden.shape == (4, 77, 32)
     assert embedding.shape == (4, 768)
     assert (hidden - expected.last_hidden_state).abs().max() < 1e-5
     assert (embedding - expected.text_embeds).abs().max() < 1e-5
@@ -109,7 +109,7 @@ def test_missing_left_over_and_misshapen_tensors_are_named(original):
         with pytest.raises(InputError, match=f"no ViT-L/14 text tower.*{named}"):
             text_tower_from_state(wrong, sha256="0", source="test", shape=TINY_TEXT)
     with pytest.raises(InputError, match="size mismatch"):
-        text_tower_from_state(state, sha256="0", source="test", shape=replace(TINY_TEXT, width=32))
+        text_tower_from_state(state, sha256="0", source="test", shape=replace(TINY_TEXT, width=48))
     with pytest.raises(InputError, match="no CLIP text tower"):
         open_clip_text_names({"visual.proj": torch.ones(1), "positional_embedding": torch.ones(1)})
 
