@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -69,9 +70,18 @@ def test_every_command_has_help_for_every_option(
     assert stopped.value.code == 0
     parser = root._parser([command.name])
     (subparsers,) = (a for a in parser._actions if hasattr(a, "choices") and a.choices)
-    for action in subparsers.choices[command.name]._actions:
-        assert action.help, f"{command.name} {action.dest} has no help"
+    assert_helpful(command.name, subparsers.choices[command.name])
     assert command.name in Path("README.md").read_text()
+
+
+def assert_helpful(name: str, parser: argparse.ArgumentParser) -> None:
+    """Every option of a command, and of its own commands, has help."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below, sub in action.choices.items():
+                assert_helpful(f"{name} {below}", sub)
+        else:
+            assert action.help, f"{name} {action.dest} has no help"
 
 
 def test_a_missing_extra_is_named(

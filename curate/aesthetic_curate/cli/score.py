@@ -89,7 +89,12 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="score stored embeddings here, with the heads of --repository, without a server",
     )
-    parser.add_argument("--decode", choices=("server", "client"), default="server")
+    parser.add_argument(
+        "--decode",
+        choices=("server", "client"),
+        default="server",
+        help="where files are decoded: client spares the servers' cores (default: server)",
+    )
     parser.add_argument(
         "--workers",
         type=int,
