@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aesthetic_client.errors import InputError
 from aesthetic_export.checkpoints import tower_state
 from aesthetic_export.files import FileStore, UnreachableError
 from aesthetic_export.heads import HeadWeights, published_heads, seeded_heads
+from aesthetic_export.text_checkpoints import text_tower_state
+from aesthetic_export.text_towers import (
+    VIT_L_14_TEXT,
+    TextShape,
+    seeded_text_tower,
+    text_tower_from_state,
+)
 from aesthetic_export.towers import Tower, seeded_tower, tower_from_state
 from aesthetic_export.weights import KNOWN, WeightsSpec, tower_file
+
+if TYPE_CHECKING:
+    import torch
 
 Warn = Callable[[str], None]
 
@@ -18,13 +31,38 @@ HEADS_USAGE = "published, auto (the same, or seeded:0 without a network), or see
 
 
 def load_tower(spec: WeightsSpec, store: FileStore, warn: Warn) -> Tower:
-    """The tower that `spec` names, its weights' hash checked.
+    """The image tower that `spec` names, its weights' hash checked.
 
     `auto` goes on with `seeded:0`, and tells `warn`, only when the weights cannot be reached.
     Raises InputError, UnreachableError and WrongFileError among them.
     """
+    return _load(spec, store, warn, seeded_tower, tower_state, tower_from_state)
+
+
+def load_text_tower(
+    spec: WeightsSpec, store: FileStore, warn: Warn, shape: TextShape = VIT_L_14_TEXT
+) -> Tower:
+    """The text tower of the same weights, under the same rules."""
+    return _load(
+        spec,
+        store,
+        warn,
+        partial(seeded_text_tower, shape=shape),
+        text_tower_state,
+        partial(text_tower_from_state, shape=shape),
+    )
+
+
+def _load(
+    spec: WeightsSpec,
+    store: FileStore,
+    warn: Warn,
+    seeded: Callable[[int], Tower],
+    read: Callable[[Path], dict[str, torch.Tensor]],
+    build: Callable[..., Tower],
+) -> Tower:
     if spec.kind == "seeded":
-        return seeded_tower(spec.seed)
+        return seeded(spec.seed)
     try:
         path, sha256, source = tower_file(spec, store)
     except UnreachableError as error:
@@ -37,9 +75,9 @@ def load_tower(spec: WeightsSpec, store: FileStore, warn: Warn) -> Tower:
             f"{error.message}\nGoing on with seeded:{FALLBACK_SEED}: the true architecture with "
             "RANDOM weights. THE SCORES WILL BE MEANINGLESS."
         )
-        return seeded_tower(FALLBACK_SEED)
+        return seeded(FALLBACK_SEED)
     weights = "openai" if sha256 in KNOWN else path.name
-    return tower_from_state(tower_state(path), sha256=sha256, source=source, weights=weights)
+    return build(read(path), sha256=sha256, source=source, weights=weights)
 
 
 def load_heads(choice: str, store: FileStore, warn: Warn) -> tuple[HeadWeights, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from torch import nn
 
 from aesthetic_client.contract import SEEDED_WEIGHTS
 from aesthetic_client.errors import InputError
+from aesthetic_export import sources
+from aesthetic_export.files import FileStore, UnreachableError, WrongFileError, sha256_of
 from aesthetic_export.openclip import open_clip_transformer
+from aesthetic_export.sources import load_text_tower
 from aesthetic_export.text_checkpoints import open_clip_text_names, text_tower_state
 from aesthetic_export.text_towers import (
     VIT_L_14_TEXT,
@@ -21,6 +25,7 @@ from aesthetic_export.text_towers import (
 )
 from aesthetic_export.tokenizer import PAD_END, PAD_ZERO, tokenize
 from aesthetic_export.towers import check_quick_gelu
+from aesthetic_export.weights import parse_weights
 from text_towers import (
     TINY_TEXT,
     tiny_text_tower,
@@ -138,3 +143,34 @@ def test_the_shape_is_that_of_openais_checkpoint():
     text = {n: t for n, t in theirs.items() if not n.startswith(("visual.", "logit_"))}
     assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in text.items()}
     assert sum(tensor.numel() for tensor in ours.values()) == 123_650_304
+
+
+def test_weights_come_from_the_sources_of_the_image_tower(original, tmp_path):
+    """A file with its hash, a seed, and `auto` where nothing can be reached."""
+    path = tmp_path / "clip.safetensors"
+    save_file(dict(original.state_dict()), path)
+    sha256 = sha256_of(path)
+    store = FileStore(tmp_path / "cache")
+    load = partial(load_text_tower, store=store, warn=pytest.fail, shape=TINY_TEXT)
+    tower = load(parse_weights(str(path), sha256=sha256))
+    assert (tower.sha256, tower.source, tower.weights) == (sha256, path.name, path.name)
+    assert torch.equal(tower.module.text_projection, original.text_projection)
+    seeded = load(parse_weights("seeded:4")).module
+    expected = seeded_text_tower(4, TINY_TEXT).module
+    assert torch.equal(seeded.text_projection, expected.text_projection)
+    with pytest.raises(WrongFileError, match=sha256):
+        load(parse_weights(str(path)))
+
+
+def test_auto_goes_on_with_random_weights_and_says_so(monkeypatch, tmp_path):
+    def unreachable(*_: object) -> None:
+        raise UnreachableError("the hub does not answer")
+
+    monkeypatch.setattr(sources, "tower_file", unreachable)
+    said: list[str] = []
+    store = FileStore(tmp_path)
+    tower = load_text_tower(parse_weights("auto"), store, said.append, TINY_TEXT)
+    assert tower.seeded
+    assert "MEANINGLESS" in said[0]
+    with pytest.raises(UnreachableError, match="seeded:0"):
+        load_text_tower(parse_weights("openai"), store, pytest.fail, TINY_TEXT)
