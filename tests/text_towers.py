@@ -24,18 +24,12 @@ def tiny_text_tower(seed: int = 0, shape: TextShape = TINY_TEXT) -> Tower:
     return tower
 
 
-def transformers_text_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """open_clip's text tower as Hugging Face's CLIPModel names it, written out by hand."""
-    renamed = {
-        "text_model.embeddings.token_embedding.weight": state["token_embedding.weight"],
-        "text_model.embeddings.position_embedding.weight": state["positional_embedding"],
-        "text_model.final_layer_norm.weight": state["ln_final.weight"],
-        "text_model.final_layer_norm.bias": state["ln_final.bias"],
-        "text_projection.weight": state["text_projection"].t().contiguous(),
-    }
+def transformers_layers(state: dict[str, torch.Tensor], root: str) -> dict[str, torch.Tensor]:
+    """open_clip's `transformer.resblocks` as transformers names them, one tensor each of q, k, v."""
+    renamed: dict[str, torch.Tensor] = {}
     layers = {name.split(".")[2] for name in state if name.startswith("transformer.resblocks.")}
     for layer in layers:
-        here, there = f"transformer.resblocks.{layer}.", f"text_model.encoder.layers.{layer}."
+        here, there = f"transformer.resblocks.{layer}.", f"{root}encoder.layers.{layer}."
         for kind in ("weight", "bias"):
             q, k, v = state[f"{here}attn.in_proj_{kind}"].chunk(3)
             renamed[f"{there}self_attn.q_proj.{kind}"] = q.clone()
@@ -47,6 +41,18 @@ def transformers_text_names(state: dict[str, torch.Tensor]) -> dict[str, torch.T
             renamed[f"{there}mlp.fc1.{kind}"] = state[f"{here}mlp.c_fc.{kind}"]
             renamed[f"{there}mlp.fc2.{kind}"] = state[f"{here}mlp.c_proj.{kind}"]
     return renamed
+
+
+def transformers_text_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """open_clip's text tower as Hugging Face's CLIPModel names it, written out by hand."""
+    renamed = {
+        "text_model.embeddings.token_embedding.weight": state["token_embedding.weight"],
+        "text_model.embeddings.position_embedding.weight": state["positional_embedding"],
+        "text_model.final_layer_norm.weight": state["ln_final.weight"],
+        "text_model.final_layer_norm.bias": state["ln_final.bias"],
+        "text_projection.weight": state["text_projection"].t().contiguous(),
+    }
+    return renamed | transformers_layers(state, "text_model.")
 
 
 def transformers_text_model(tower: Tower, shape: TextShape = TINY_TEXT, **config: Any) -> Any:

@@ -14,6 +14,7 @@ from torch import nn
 from aesthetic_client.errors import InputError
 from aesthetic_export.checkpoints import open_clip_names, tower_state
 from aesthetic_export.towers import tower_from_state
+from text_towers import transformers_layers
 from towers import TINY, tiny_tower
 
 PIXELS = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
@@ -43,18 +44,7 @@ def transformers_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     }
     renamed = {f"vision_model.{outer[n]}": t for n, t in state.items() if n in outer}
     renamed["visual_projection.weight"] = state["proj"].t().contiguous()
-    for layer in range(TINY.layers):
-        here, there = f"transformer.resblocks.{layer}.", f"vision_model.encoder.layers.{layer}."
-        for kind in ("weight", "bias"):
-            q, k, v = state[f"{here}attn.in_proj_{kind}"].chunk(3)
-            renamed[f"{there}self_attn.q_proj.{kind}"] = q.clone()
-            renamed[f"{there}self_attn.k_proj.{kind}"] = k.clone()
-            renamed[f"{there}self_attn.v_proj.{kind}"] = v.clone()
-            renamed[f"{there}self_attn.out_proj.{kind}"] = state[f"{here}attn.out_proj.{kind}"]
-            renamed[f"{there}layer_norm1.{kind}"] = state[f"{here}ln_1.{kind}"]
-            renamed[f"{there}layer_norm2.{kind}"] = state[f"{here}ln_2.{kind}"]
-            renamed[f"{there}mlp.fc1.{kind}"] = state[f"{here}mlp.c_fc.{kind}"]
-            renamed[f"{there}mlp.fc2.{kind}"] = state[f"{here}mlp.c_proj.{kind}"]
+    renamed |= transformers_layers(state, "vision_model.")
     # What a whole CLIPModel has besides.
     renamed["vision_model.embeddings.position_ids"] = torch.arange(257)[None]
     renamed["text_model.final_layer_norm.weight"] = torch.ones(8)
