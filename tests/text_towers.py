@@ -25,7 +25,7 @@ def tiny_text_tower(seed: int = 0, shape: TextShape = TINY_TEXT) -> Tower:
 
 
 def transformers_layers(state: dict[str, torch.Tensor], root: str) -> dict[str, torch.Tensor]:
-    """open_clip's `transformer.resblocks` as transformers names them, one tensor each of q, k, v."""
+    """open_clip's `transformer.resblocks` as transformers names them, q, k and v apart."""
     renamed: dict[str, torch.Tensor] = {}
     layers = {name.split(".")[2] for name in state if name.startswith("transformer.resblocks.")}
     for layer in layers:
