@@ -8,9 +8,6 @@ TORCH ?= torch==2.13.0 torchvision==0.28.0
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# Tests side by side; a second server and a second export fit two cores and 8 GB.
-TEST_JOBS ?= 2
-
 # Demo: a folder of your own, or the sample photographs.
 IMAGES ?=
 PHOTOS := build/photos
@@ -27,7 +24,7 @@ demo: $(VENV)/.demo $(if $(IMAGES),,$(PHOTOS)/.made)
 	@echo "and from another terminal:   $(BIN)/aesthetic score $(or $(IMAGES),$(PHOTOS)) --url grpc://127.0.0.1:8001"
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

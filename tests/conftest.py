@@ -15,15 +15,6 @@ if TYPE_CHECKING:
     from aesthetic_serve import EmbeddedServer
 
 ROOT = Path(__file__).parents[1]
-# Made in a minute, and gigabytes large: all tests with one of these run in one worker.
-FULL_SIZE = {"full_repository"}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread over workers by file (`-n 2 --dist loadgroup`): a file's servers are started once."""
-    for item in items:
-        full = FULL_SIZE.intersection(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("full" if full else item.path.name))
 
 
 @pytest.fixture(scope="session")
