@@ -47,7 +47,7 @@ class FrozenTower(nn.Module):
 
     In: (N, 3, 224, 224) normalised RGB, fp32. Out: (N, 768) fp32, not yet L2-normalised; both are
     float64 where `dtype` is. `checkpointing` keeps each block's input only and computes the block
-    again in the backward pass: the same gradients, a third more time, a fraction of the memory.
+    again in the backward pass: the same gradients, up to half more time, a third of the memory.
     Raises ActivationError for a tower without QuickGELU, InputError for another `dtype`.
     """
 

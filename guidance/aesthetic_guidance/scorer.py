@@ -47,10 +47,10 @@ class AestheticScorer(nn.Module):
     (`torch.no_grad()`) it is a plain scorer.
 
     `tower` is one of export's. `head` is one of export's heads, or a 768-vector, which is taken as
-    it is: score = embedding . vector. `dtype`: torch.float32, torch.bfloat16 (half the time and
-    memory on hardware that has it) or torch.float64 (to check gradients). `checkpointing` trades a
-    third more time for a fraction of the memory. `round_to_8bit` scores images as an 8-bit file
-    would hold them, and lets gradients through. `meaningless` is true where weights are random.
+    it is: score = embedding . vector. `dtype`: torch.float32, torch.bfloat16 (faster and smaller
+    on hardware that has it) or torch.float64 (to check gradients). `checkpointing` trades up to
+    half more time for a third of the memory. `round_to_8bit` scores images as an 8-bit file would
+    hold them, and lets gradients through. `meaningless` is true where weights are random.
     Raises InputError for a head or dtype that cannot be used, ActivationError for a wrong tower.
     """
 

@@ -323,4 +323,4 @@ def test_the_full_tower_agrees_in_every_mode():
         np.testing.assert_allclose(scorer.score(floats), expected, atol=2e-5)
     np.testing.assert_allclose(half, expected, atol=0.05)
     again = AestheticScorer(tower, HEADS[0], checkpointing=True)
-    assert relative(gradient(again, floats), gradient(scorer, floats)) < 1e-6
+    assert relative(gradient(again, floats[:1]), gradient(scorer, floats[:1])) < 1e-6
