@@ -23,7 +23,8 @@ _PROJECTION = "text_projection"
 
 class TextModel(nn.Module):
     """Tokens (N, 77) int64 to the embedding (N, 768), not yet L2-normalised, and the hidden states
-    (N, 77, width) after the final layer norm.
+    (N, 77, width) after the final layer norm. Fewer tokens give the hidden states of these alone,
+    and the same embedding while the end of text is among them: attention is causal.
 
     `text` is the model as its library made it. A model of transformers is followed by `projection`
     (768, width), a model of open_clip has its own.
@@ -38,12 +39,23 @@ class TextModel(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.projection is None:
-            embedding, hidden = self.text(tokens)
+            hidden = self._open_clip_hidden(tokens)
+            ends = hidden[torch.arange(len(tokens)), tokens.argmax(dim=-1)]
+            embedding = ends @ self.text.text_projection
         else:
             output = self.text(input_ids=tokens)
             hidden = output.last_hidden_state
             embedding = functional.linear(output.pooler_output, self.projection)
         return embedding, hidden
+
+    def _open_clip_hidden(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What its own forward computes, which takes no fewer than 77 tokens."""
+        text, count = self.text, tokens.shape[1]
+        stream = text.token_embedding(tokens) + text.positional_embedding[:count]
+        hidden: torch.Tensor = text.ln_final(
+            text.transformer(stream, attn_mask=text.attn_mask[:count, :count])
+        )
+        return hidden
 
     def fresh(self) -> TextModel:
         """A copy to train, in fp32, whose projection is frozen; this one never changes."""
@@ -79,8 +91,7 @@ def text_model(text: Text, projection: Text | None = None) -> TextModel:
         return module
     if hasattr(module, "token_embedding") and hasattr(module, "transformer"):
         check_quick_gelu(module)
-        if getattr(module, "output_tokens", False) is not True:
-            raise InputError("the open_clip text tower gives no hidden states: output_tokens=False")
+        _check_open_clip(module)
         return TextModel(module, None)
     # transformers 4 has the transformer inside CLIPTextModel, 5 is one itself
     inner: Any = getattr(module, "text_model", module)
@@ -105,6 +116,15 @@ def embed_text(prompts: Sequence[str], text: Text, projection: Text | None = Non
     with torch.no_grad():
         embedding, _ = model(model.tokens(prompts))
     return functional.normalize(embedding.float(), dim=-1)
+
+
+def _check_open_clip(module: Any) -> None:
+    """Raises InputError for a text tower that open_clip built otherwise than CLIP's."""
+    projection = module.text_projection
+    if not isinstance(projection, torch.Tensor) or projection.shape[1] != EMBEDDING_DIM:
+        raise InputError(f"the text tower has no projection to {EMBEDDING_DIM} dimensions")
+    if module.attn_mask is None or module.pool_type != "argmax":
+        raise InputError("the text tower is not CLIP's: causal, pooled at the end of text")
 
 
 def _projection(source: Text) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Mixtures by line and by arc, and targets turned towards a text."""
+"""Text models of two libraries as one; mixtures by line and by arc, targets turned to a text."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from aesthetic_client.errors import InputError
+from aesthetic_export.openclip import open_clip_transformer
 from aesthetic_export.tokenizer import tokenize
+from aesthetic_export.towers import ActivationError
 from aesthetic_guidance.blending import lerp, slerp, steered
-from aesthetic_guidance.text_models import embed_text
+from aesthetic_guidance.text_models import embed_text, text_model
 from text_towers import tiny_text_tower, transformers_text_model
 
 A, B = torch.randn(2, 768, generator=torch.Generator().manual_seed(0))
@@ -61,3 +63,36 @@ def test_text_embeddings_are_of_length_1_whatever_the_library():
     raw, _ = tower.module(torch.from_numpy(tokenize(prompts)))
     assert torch.allclose(found, raw / raw.norm(dim=-1, keepdim=True), atol=1e-6)
     assert torch.allclose(found, embed_text(prompts, transformers_text_model(tower)), atol=1e-5)
+
+
+def test_what_follows_the_end_of_text_has_no_effect_on_the_embedding():
+    for text in (tiny_text_tower(2), transformers_text_model(tiny_text_tower(2))):
+        model = text_model(text)
+        tokens = model.tokens(["a cat"])
+        with torch.no_grad():
+            whole, short = model(tokens), model(tokens[:, :4])  # start, a, cat, end
+        assert torch.allclose(whole[0], short[0], atol=1e-5)
+        assert torch.allclose(whole[1][:, :4], short[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "says"),
+    [
+        ({"output_dim": 512}, "no projection to 768"),
+        ({"proj_bias": True}, "no projection to 768"),
+        ({"no_causal_mask": True}, "not CLIP's: causal"),
+        ({"pool_type": "last"}, "not CLIP's.*end of text"),
+    ],
+)
+def test_a_text_tower_that_is_not_clips_is_refused(otherwise, says):
+    transformer = open_clip_transformer()
+    settings = {"output_dim": 768, "act_layer": transformer.QuickGELU, **otherwise}
+    module = transformer.TextTransformer(width=32, heads=2, layers=1, **settings)
+    with pytest.raises(InputError, match=says):
+        text_model(module)
+
+
+def test_a_text_tower_with_plain_gelu_is_refused():
+    plain = open_clip_transformer().TextTransformer(width=32, heads=2, layers=1, output_dim=768)
+    with pytest.raises(ActivationError, match="GELU"):
+        text_model(plain)
