@@ -51,6 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or seeded:N",
     )
     parser.add_argument(
+        "--add-head",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="serve a head of `aesthetic guide fit` beside the published ones, under its own name; "
+        "with --model aesthetic_heads the tower stays as it is; may be given more than once",
+    )
+    parser.add_argument(
         "--weights-dir",
         type=Path,
         metavar="DIR",
@@ -118,6 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
         weights=arguments.weights,
         sha256=arguments.sha256,
         head_weights=arguments.head_weights,
+        added_heads=tuple(arguments.add_head),
         models=frozenset(arguments.model or EXPORTED),
         precisions=frozenset(arguments.precision or ("fp32",)),
         plan=arguments.target == "tensorrt",

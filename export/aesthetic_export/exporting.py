@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from aesthetic_client import contract, plans
 from aesthetic_client.contract import AESTHETIC_HEADS, CLIP_IMAGE, ONNX_CUDA, TENSORRT
 from aesthetic_client.errors import InputError
 from aesthetic_export import console, samples, sources
+from aesthetic_export.added_heads import PUBLISHED, check_heads
 from aesthetic_export.cuda import CudaError, Gpu
-from aesthetic_export.files import FileStore
+from aesthetic_export.files import FileStore, sha256_of
+from aesthetic_export.head_files import read_head, tower_of
 from aesthetic_export.heads import HeadWeights
 from aesthetic_export.onnx_export import ExportError
 from aesthetic_export.parity import ParityError, Pixels
-from aesthetic_export.provenance import read_provenance
+from aesthetic_export.provenance import read_provenance, same_tower, tower_provenance
 from aesthetic_export.repository import build_repository
 from aesthetic_export.tensorrt_builder import PlanBuildError, load_tensorrt
 from aesthetic_export.tensorrt_export import PlanMaker, missing_onnx
@@ -40,6 +43,7 @@ class Job:
     images: Path | None
     cache: Path
     weights_folders: tuple[Path, ...]
+    added_heads: tuple[Path, ...] = ()
 
     def is_done(self) -> bool:
         """The repository has everything asked for, plans that fit this machine if they are.
@@ -66,7 +70,9 @@ class Job:
         data = self.target / AESTHETIC_HEADS.name / "1" / contract.HEADS_DATA
         if AESTHETIC_HEADS.name in self.models and not data.is_file():
             return False
-        return all(read_provenance(self.target / name / "1", profile) for name, profile in wanted)
+        if not all(read_provenance(self.target / name / "1", profile) for name, profile in wanted):
+            return False
+        return AESTHETIC_HEADS.name not in self.models or self._has_added_heads()
 
     def run(self) -> bool:
         """Whether it was exported; where it was not, the reason is on the terminal.
@@ -76,6 +82,11 @@ class Job:
         spec = parse_weights(self.weights, sha256=self.sha256)
         if self.opt_batch is not None and not self.plan:
             raise InputError("--opt-batch belongs to --target tensorrt")
+        if self.added_heads and (self.plan or AESTHETIC_HEADS.name not in self.models):
+            raise InputError(
+                "--add-head exports aesthetic_heads as ONNX: give it in a call that does"
+            )
+        added = [read_head(path) for path in self.added_heads]
         work = self._with_what_a_plan_needs() if self.plan else self
         images = samples.images_of_folder(self.images) if self.images else None
         with contextlib.ExitStack() as stack:
@@ -86,7 +97,9 @@ class Job:
                 if CLIP_IMAGE.name in work.models:
                     tower = sources.load_tower(spec, store, console.warn)
                 if work.models:
-                    heads = work._heads(store, auto=spec.kind == "auto")
+                    heads = (*work._heads(store, auto=spec.kind == "auto"), *added)
+                    check_heads(heads)
+                    self._warn_of_other_towers(tower)
             return _build(
                 self.target,
                 tower=tower,
@@ -97,6 +110,27 @@ class Job:
                 maker=maker,
                 with_dali=self.with_dali,
             )
+
+    def _has_added_heads(self) -> bool:
+        """Every head that is to be added is there, by its hash; further ones may be."""
+        known = read_provenance(self.target / AESTHETIC_HEADS.name / "1") or {}
+        rows: Any = known.get("heads", ())
+        there = {row.get("sha256") for row in rows[PUBLISHED:]}
+        return all(path.is_file() and sha256_of(path) in there for path in self.added_heads)
+
+    def _warn_of_other_towers(self, tower: Tower | None) -> None:
+        """A head means something on embeddings of the tower that it was fitted on, only."""
+        if tower is not None:
+            served: Mapping[str, object] | None = tower_provenance(tower)
+        else:
+            served = read_provenance(self.target / CLIP_IMAGE.name / "1")
+        for path in self.added_heads:
+            fitted_on = tower_of(path)
+            if served is not None and fitted_on and not same_tower(fitted_on, served):
+                console.warn(
+                    f"{path} was fitted on embeddings of another tower ({fitted_on['weights']}) "
+                    "than the one served beside it: ITS SCORES WILL BE MEANINGLESS."
+                )
 
     def _with_what_a_plan_needs(self) -> Job:
         """Only what is missing is exported before a plan is made of it."""

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aesthetic_client import contract
+from aesthetic_export.added_heads import served_head
 from aesthetic_export.heads import HeadWeights, fold
 from aesthetic_export.parity import FloatArray, Score
 from aesthetic_export.provenance import Provenance, metadata_of
@@ -30,10 +31,9 @@ def write_heads_data(
     """Write `heads`, whose provenance it is, into `folder`; the file's path."""
     from safetensors.numpy import save_file
 
-    outputs = {known.name: known.output for known in contract.HEADS}
     tensors: dict[str, Array] = {}
     for head in heads:
-        output = outputs[head.source.name]
+        output = served_head(head.source.name).output
         if head.source.kind == "relu_mlp":
             for number, (weight, bias) in enumerate(head.layers):
                 tensors[f"{output}.layers.{number}.weight"] = weight.astype(np.float32)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from aesthetic_client import contract
 from aesthetic_client.pixels import CLIP_MEAN, CLIP_STD
+from aesthetic_export.added_heads import check_heads
 from aesthetic_export.heads import HeadWeights, fold
 
 GROUPS = 32  # partial sums of an affine head
@@ -33,10 +33,15 @@ class ClipImage(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return functional.normalize(self.features(pixels), dim=-1)
+
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """CLIP's raw image features (N, 768), which are not of length 1."""
         # The cast comes first: it is the one thing that TensorRT does with UINT8.
         image = pixels.float().permute(0, 3, 1, 2) / 255
         image = (image - self.mean) / self.std
-        return functional.normalize(self.tower(image), dim=-1)
+        features: torch.Tensor = self.tower(image)
+        return features
 
 
 class ReluMlp(nn.Module):
@@ -88,14 +93,14 @@ class Affine(nn.Module):
 
 
 class AestheticHeads(nn.Module):
-    """Every head at once. In: (N, 768) fp32 of length 1. Out: one (N, 1) fp32 a head, in order."""
+    """Every head at once. In: (N, 768) fp32 of length 1. Out: one (N, 1) fp32 a head, in order.
+
+    Raises InputError unless they are the contract's, and after them heads of other names.
+    """
 
     def __init__(self, heads: Sequence[HeadWeights]) -> None:
         super().__init__()
-        names = tuple(head.source.name for head in heads)
-        expected = tuple(head.name for head in contract.HEADS)
-        if names != expected:
-            raise ValueError(f"heads {names}, the contract has {expected}")
+        check_heads(heads)
         self.heads = nn.ModuleList(
             ReluMlp(head) if head.source.kind == "relu_mlp" else Affine(head) for head in heads
         )

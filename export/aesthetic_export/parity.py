@@ -45,6 +45,8 @@ FP16_COSINE = 0.9999
 # What the published golden scores hold an fp32 implementation to.
 AESTHETIC_HEADS_FP32 = Tolerance(score=2e-5)
 
+PUBLISHED_HEADS = tuple(head.name for head in contract.HEADS)
+
 # Two inputs closer than this could change places in a batch without the comparison noticing.
 MIN_SPREAD = 1e-4
 
@@ -161,7 +163,7 @@ def clip_image_parity(
         contract.CLIP_IMAGE.name,
         len(pixels),
         tuple(sorted({len(batch) for batch in batches})),
-        _per_head(differences),
+        _per_head(differences, PUBLISHED_HEADS),
         tolerance,
         _spread(reference),
         min_cosine=float(np.min(_cosines(found, expected))),
@@ -201,10 +203,12 @@ def heads_parity(
     batches: Sequence[Sequence[int]],
     artifact: str = contract.DEFAULT_PROFILE.artifact,
     against: str = "its torch module",
+    heads: Sequence[str] = PUBLISHED_HEADS,
 ) -> ParityReport:
     """Compare the heads' scores of unit `embeddings` (n, 768) with `reference`, (n, 1) a head.
 
-    `batches` says which embeddings travel together; each must be in one at least.
+    `heads` are their names, in order. `batches` says which embeddings travel together; each must
+    be in one at least.
     """
     order = [index for batch in batches for index in batch]
     found = [score(embeddings[list(batch)]) for batch in batches]
@@ -216,7 +220,7 @@ def heads_parity(
         contract.AESTHETIC_HEADS.name,
         len(embeddings),
         tuple(sorted({len(batch) for batch in batches})),
-        _per_head(differences),
+        _per_head(differences, heads),
         AESTHETIC_HEADS_FP32,
         _spread(embeddings),
         artifact=artifact,
@@ -247,10 +251,11 @@ def onnx_embedder(path: Path) -> Embed:
     return lambda pixels: run_onnx(session, pixels)[0]
 
 
-def onnx_scorer(path: Path) -> Score:
-    """The ONNX heads at `path` on the CPU."""
+def onnx_scorer(path: Path, *, published: bool = False) -> Score:
+    """The ONNX heads at `path` on the CPU; only the contract's, which are first, if `published`."""
     session = onnx_session(path)
-    return lambda embeddings: run_onnx(session, embeddings)
+    count = len(PUBLISHED_HEADS) if published else None
+    return lambda embeddings: run_onnx(session, embeddings)[:count]
 
 
 def torch_scorer(heads: nn.Module) -> Score:
@@ -265,10 +270,12 @@ def onnx_session(path: Path) -> object:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _per_head(differences: Sequence[npt.NDArray[np.float64]]) -> dict[str, ScoreDifference]:
+def _per_head(
+    differences: Sequence[npt.NDArray[np.float64]], heads: Sequence[str]
+) -> dict[str, ScoreDifference]:
     return {
-        head.name: ScoreDifference(float(np.mean(difference)), float(np.max(difference)))
-        for head, difference in zip(contract.HEADS, differences, strict=True)
+        name: ScoreDifference(float(np.mean(difference)), float(np.max(difference)))
+        for name, difference in zip(heads, differences, strict=True)
     }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from aesthetic_client import contract
 from aesthetic_client.errors import InputError
 from aesthetic_client.pixels import PREPROCESSING_ID
+from aesthetic_export.added_heads import served_head
 from aesthetic_export.heads import HeadWeights
 from aesthetic_export.onnx_export import OPSET
 from aesthetic_export.towers import ACTIVATION, Tower
@@ -68,12 +69,13 @@ def same_tower(one: Mapping[str, object] | None, other: Mapping[str, object]) ->
 def heads_provenance(heads: Sequence[HeadWeights]) -> Provenance:
     """What is known about `aesthetic_heads` before it is exported.
 
-    One seeded head makes the whole model seeded.
+    One seeded head makes the whole model seeded, as one that was fitted on a seeded tower does.
     """
     seeded = [head for head in heads if head.seeded]
+    meaningless = any(contract.SEEDED_WEIGHTS in head.weights for head in heads)
     known: Provenance = {
         "model": contract.AESTHETIC_HEADS.name,
-        "weights": contract.SEEDED_WEIGHTS if seeded else "published",
+        "weights": contract.SEEDED_WEIGHTS if meaningless else "published",
         "heads": [_head_row(head) for head in heads],
         **_common("fp32"),
     }
@@ -152,10 +154,9 @@ def _common(precision: str) -> Provenance:
 
 def _head_row(head: HeadWeights) -> dict[str, object]:
     source = head.source
-    outputs = {known.name: known.output for known in contract.HEADS}
     row: dict[str, object] = {
         "name": source.name,
-        "output": outputs[source.name],
+        "output": served_head(source.name).output,
         "weights": head.weights,
         "kind": source.kind,
     }
@@ -164,8 +165,8 @@ def _head_row(head: HeadWeights) -> dict[str, object]:
     return {
         **row,
         "sha256": source.file.sha256,
-        "source": source.file.url,
-        "licence": source.licence,
+        "source": source.file.url or source.file.name,
+        "licence": source.licence or None,
     }
 
 

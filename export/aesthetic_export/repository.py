@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aesthetic_client import contract
 from aesthetic_client.contract import DEFAULT_PROFILE, ONNX_CUDA, TENSORRT, Plan, Profile
-from aesthetic_export import artifacts, folders, parity, provenance, samples
+from aesthetic_export import added_heads, artifacts, folders, parity, provenance, samples
 from aesthetic_export.files import sha256_of
 from aesthetic_export.heads import HeadWeights, seeded_heads
 from aesthetic_export.heads_data import heads_data_scorer, write_heads_data
@@ -53,7 +53,8 @@ def build_repository(
     `make_plan` adds the TensorRT plans; every artifact that is not made anew is kept, unless it is
     of other weights than the new ones. fp16 is never alone: its fp32 sibling is made where there is
     none of the same weights. `comparison_heads` turn the tower's differences into scores where
-    `heads` are not exported (seeded ones by default). `images` (n, 224, 224, 3) uint8 are what the
+    `heads` are not exported (seeded ones by default). `heads` after the contract's are served
+    beside them, until heads are exported without them. `images` (n, 224, 224, 3) uint8 are what the
     parity check looks at, `source` the hand-written repository. `with_dali` adds the optional
     models, which only a Triton with the DALI backend can load. Returns the parity reports.
 
@@ -65,13 +66,15 @@ def build_repository(
     reports: list[parity.ParityReport] = []
     models = folders.source_models(source, with_dali=with_dali)
     plans = {plan.model.name: plan for plan in contract.PLANS}
+    further = _further_heads(target, heads, say)
     with folders.exclusive(target), folders.staged(target, sorted(models)) as stages:
         versions = {name: stage / "1" for name, stage in stages.items()}
         for name, stage in stages.items():
             version, existing = folders.copy_model(models[name], stage), target / name / "1"
+            added_heads.add_to_configs(stage, further)
             made: dict[Profile, Exported] = {}
             if name == contract.CLIP_IMAGE.name and tower is not None:
-                scorers = heads or comparison_heads or seeded_heads(0)
+                scorers = (heads or comparison_heads or seeded_heads(0))[: added_heads.PUBLISHED]
                 profiles = _profiles_to_make(existing, tower, precisions)
                 made = export_tower(version, tower, scorers, images, say, profiles)
                 _keep(existing, version, made, say, of=tower)
@@ -159,15 +162,17 @@ def export_heads(folder: Path, heads: Sequence[HeadWeights], say: Say) -> Export
     known = provenance.heads_provenance(heads)
     say(f"exporting aesthetic_heads ({known['weights']})")
     module = AestheticHeads(heads)
-    files = onnx_from_module(
-        module, contract.AESTHETIC_HEADS, folder, metadata=provenance.metadata_of(known)
-    )
+    names = [head.source.name for head in heads]
+    model = added_heads.heads_model(names)
+    files = onnx_from_module(module, model, folder, metadata=provenance.metadata_of(known))
     data = write_heads_data(folder, heads, known)
     vectors = samples.unit_vectors(HEADS_PARITY_VECTORS)
     reference = parity.run_torch(module, vectors)
     batches = [[0], [1], range(len(vectors))]
     report, data_report = (
-        parity.heads_parity(scorer, reference, vectors, batches=batches, artifact=artifact)
+        parity.heads_parity(
+            scorer, reference, vectors, batches=batches, artifact=artifact, heads=names
+        )
         for scorer, artifact in (
             (parity.onnx_scorer(files[0]), DEFAULT_PROFILE.artifact),
             (heads_data_scorer(data), data.name),
@@ -187,6 +192,18 @@ def certified(
         raise parity.ParityError(report)
     hashes = {path.name: sha256_of(path) for path in files}
     return {**known, "artifact_sha256": hashes, "parity": report.as_dict()}
+
+
+def _further_heads(target: Path, heads: Sequence[HeadWeights] | None, say: Say) -> list[str]:
+    """Names of the heads beyond the contract's: of `heads`, or of those that stay as they are."""
+    existing = target / contract.AESTHETIC_HEADS.name / "1"
+    kept = added_heads.names_of(provenance.read_provenance(existing))[added_heads.PUBLISHED :]
+    if heads is None:
+        return kept
+    names = [head.source.name for head in heads][added_heads.PUBLISHED :]
+    if gone := [name for name in kept if name not in names]:
+        say(f"{', '.join(gone)}: added before, not now, and left out; add again with --add-head")
+    return names
 
 
 def _profiles_to_make(existing: Path, tower: Tower, precisions: Collection[str]) -> list[Profile]:

@@ -25,6 +25,7 @@ from aesthetic_client.contract import (
 )
 from aesthetic_client.errors import InputError
 from aesthetic_export import artifacts, parity, provenance, samples
+from aesthetic_export.added_heads import heads_model, names_of
 from aesthetic_export.cuda import Device, Gpu
 from aesthetic_export.files import sha256_of
 from aesthetic_export.onnx_export import data_name
@@ -76,6 +77,7 @@ class PlanMaker:
     def _made(self, plan: Plan, versions: Mapping[str, Path], say: Say) -> Exported:
         version, batches = versions[plan.model.name], self._batches(plan)
         onnx, known = _onnx_of(version, plan.source)
+        model = plan.model if plan is TOWER_PLAN else heads_model(names_of(known))
         device = self.gpu.describe()
         say(
             f"building {TENSORRT.artifact} of {plan.model.name} with TensorRT "
@@ -87,7 +89,7 @@ class PlanMaker:
             built = plan_from_onnx(
                 self.trt,
                 onnx,
-                model=plan.model,
+                model=model,
                 batches=batches,
                 timing_cache=self.cache / timing_cache_name(self.trt.__version__, device),
                 on_phase=on_phase,
@@ -96,7 +98,7 @@ class PlanMaker:
         path = version / TENSORRT.artifact
         path.write_bytes(memoryview(built))
         say(f"comparing {TENSORRT.artifact} on the GPU with {AGAINST} on the CPU")
-        runner = PlanRunner(self.trt, built, self.gpu, model=plan.model, max_batch=batches.max)
+        runner = PlanRunner(self.trt, built, self.gpu, model=model, max_batch=batches.max)
         compare = self._compare_tower if plan is TOWER_PLAN else self._compare_heads
         report = compare(runner, batches, versions)
         described = {
@@ -128,7 +130,7 @@ class PlanMaker:
         onnx = _require(versions[CLIP_IMAGE.name] / DEFAULT_PROFILE.artifact)
         reference = parity.onnx_embedder(onnx)(pixels)
         heads = _require(versions[AESTHETIC_HEADS.name] / DEFAULT_PROFILE.artifact)
-        scorer = parity.onnx_scorer(heads)
+        scorer = parity.onnx_scorer(heads, published=True)
         return parity.clip_image_parity(
             lambda images: runner.run(images)[0],
             reference,
@@ -158,6 +160,7 @@ class PlanMaker:
             batches=[[0], [1], range(batches.opt), range(batches.max)],
             artifact=TENSORRT.artifact,
             against=AGAINST,
+            heads=names_of(provenance.read_provenance(versions[AESTHETIC_HEADS.name])),
         )
 
 
