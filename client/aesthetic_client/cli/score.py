@@ -6,10 +6,17 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TextIO
 
+import numpy as np
+from numpy.typing import NDArray
+
+from aesthetic_client import vectors
 from aesthetic_client._wire import resolve_heads
+from aesthetic_client.cli import load_room
 from aesthetic_client.cli._files import find_images
 from aesthetic_client.cli._server import add_server_arguments, connected
 from aesthetic_client.cli._show import opened, print_table, progress
@@ -34,6 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[,NAME]",
         help=f"heads to score with, or all (default: {DEFAULT_HEAD.name}); the first one ranks",
     )
+    parser.add_argument(
+        "--like",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="add the column like:FILE, each image's cosine with an aesthetic embedding "
+        "(.safetensors, .npy, or .pt); without --heads it ranks; may be given more than once",
+    )
     parser.add_argument("--top", type=int, metavar="N", help="only the N highest scores")
     parser.add_argument("--bottom", type=int, metavar="N", help="only the N lowest scores")
 
@@ -44,9 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, option) is not None and getattr(arguments, option) < 1:
             raise InputError(f"--{option} takes a number above 0")
     files = find_images(arguments.paths)
+    likes = _likes(arguments.like)
     with connected(arguments) as client, opened(arguments.output) as file:
-        names = _head_names(arguments.heads, client)
-        results = client.score_many(files, heads=names, in_flight=arguments.in_flight)
+        heads = _head_names(arguments.heads, client)
+        results: Iterable[ScoreResult] = client.score_many(
+            files, heads=heads, embedding=bool(likes), in_flight=arguments.in_flight
+        )
+        names = [*heads, *likes] if arguments.heads else [*likes, *heads]
+        results = _with_likeness(results, likes) if likes else results
         failed = _write(arguments, names, progress(results, len(files), "scoring"), file)
     for result in failed:
         print(f"not scored: {result.source}: {_reason(result)}", file=sys.stderr)
@@ -59,6 +80,32 @@ def _head_names(asked: str | None, client: Client) -> list[str]:
         return [DEFAULT_HEAD.name]
     names = asked if asked == "all" else [name.strip() for name in asked.split(",")]
     return [head.name for head in resolve_heads(names, client.heads())]
+
+
+def _likes(paths: Sequence[Path]) -> dict[str, NDArray[np.float32]]:
+    """Unit vectors by column name. Raises InputError, EmbeddingError for a file that holds none."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for path in paths:
+        name = f"like:{path.stem}"
+        if name in found:
+            raise InputError(f"--like: two files would share the column {name}; rename one")
+        if path.suffix == ".pt":
+            embeddings = load_room("aesthetic_guidance.embeddings", "guidance")
+            found[name] = embeddings.AestheticEmbedding.read(path).vector
+        else:
+            found[name] = vectors.unit_vector(vectors.read_vector(path).values)
+    return found
+
+
+def _with_likeness(
+    results: Iterable[ScoreResult], likes: Mapping[str, NDArray[np.float32]]
+) -> Iterator[ScoreResult]:
+    """The same results, each with its embedding's cosines as further scores."""
+    for result in results:
+        if (embedding := result.embedding) is not None:
+            cosines = {name: float(embedding @ vector) for name, vector in likes.items()}
+            result = replace(result, scores={**result.scores, **cosines})
+        yield result
 
 
 def _reason(result: ScoreResult) -> str:
