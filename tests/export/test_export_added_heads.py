@@ -23,6 +23,7 @@ from aesthetic_export.heads import seeded_heads
 from aesthetic_export.provenance import read_provenance
 from aesthetic_export.repository import build_repository
 from aesthetic_export.samples import unit_vectors
+from aesthetic_guidance.fitting import fit_ridge
 
 SEEDED_TOWER = {
     "provenance.weights": contract.SEEDED_WEIGHTS,
@@ -35,15 +36,19 @@ OUTPUTS = ("mine_v1", "net")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A linear head and a network, written as `aesthetic guide fit` does."""
+    """A linear head that was fitted to ratings, and a network in the same format."""
     folder, random = tmp_path_factory.mktemp("heads"), np.random.default_rng(0)
-    linear = [(random.standard_normal((1, 768)) * 0.6, np.array([5.0]))]
+    x = unit_vectors(900, seed=9)
+    tower = {key.removeprefix("provenance."): text for key, text in SEEDED_TOWER.items()}
+    fitted = fit_ridge(x, 5 + 12 * x[:, 0] - 9 * x[:, 5], name="mine.v1", folds=2, model=tower)
     network = [
         (random.standard_normal((32, 768)), random.standard_normal(32)),
         (random.standard_normal((1, 32)) / 6, np.array([5.0])),
     ]
     paths = folder / "mine.safetensors", folder / "net.safetensors"
-    write_head(paths[0], fitted_head("mine.v1", "affine", linear), SEEDED_TOWER)
+    fitted.write(paths[0])
+    assert fitted.report.figures["Spearman"] > 0.8
+    assert np.abs(fitted.score(x) - evaluated(paths[0], x)).max() < 1e-12
     write_head(paths[1], fitted_head("net", "relu_mlp", network), SEEDED_TOWER)
     return paths
 

@@ -1,0 +1,90 @@
+"""`aesthetic guide compare`: do the images of one folder score higher than those of another?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aesthetic_client import Client
+from aesthetic_client.cli._files import find_images
+from aesthetic_client.cli._server import add_server_arguments, connected
+from aesthetic_client.cli._show import progress
+from aesthetic_client.contract import AESTHETIC_HEADS, CLIP_IMAGE, DEFAULT_HEAD
+from aesthetic_client.errors import InputError
+from aesthetic_guidance.charts import distributions_svg
+from aesthetic_guidance.cli._images import check_output, weights_note, write_text
+from aesthetic_guidance.statistics import Array, Comparison, compare
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", metavar="A", help="a folder of images")
+    parser.add_argument("b", metavar="B", help="another one; positive differences: B is higher")
+    add_server_arguments(parser)
+    parser.add_argument(
+        "--output",
+        "-o",
+        type=Path,
+        default=Path("comparison.svg"),
+        metavar="FILE.svg",
+        help="the two distributions as a picture (default: comparison.svg)",
+    )
+    parser.add_argument(
+        "--head",
+        default=DEFAULT_HEAD.name,
+        metavar="NAME",
+        help=f"the head that scores (default: {DEFAULT_HEAD.name})",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap's draws (default: 0)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when every image has a score, 1 when some could not be scored."""
+    check_output(arguments.output, (".svg",))
+    if arguments.seed < 0:
+        raise InputError("--seed takes a number from 0 up")
+    files = [find_images([arguments.a]), find_images([arguments.b])]
+    with connected(arguments) as client:
+        known = client.provenance()
+        weights = [known.get(name, {}) for name in (CLIP_IMAGE.name, AESTHETIC_HEADS.name)]
+        a, b = (_scores(client, arguments, found) for found in files)
+    for folder, scores in ((arguments.a, a), (arguments.b, b)):
+        if len(scores) < 2:
+            raise InputError(f"{folder} has {len(scores)} images with a score; 2 are needed")
+    found = compare(a, b, seed=arguments.seed)
+    notes = [*describe(found), *dict.fromkeys(note for w in weights for note in weights_note(w))]
+    names = [f"A: {arguments.a}", f"B: {arguments.b}"]
+    picture = distributions_svg((a, b), names, "Aesthetic scores", notes, arguments.head)
+    write_text(arguments.output, picture)
+    for name, mean, deviation, count in zip(
+        names, found.means, found.deviations, found.counts, strict=True
+    ):
+        print(f"{name}: mean {mean:.4f}, standard deviation {deviation:.4f}, {count} images")
+    print("\n".join(notes))
+    print(arguments.output)
+    return 0 if len(a) + len(b) == sum(map(len, files)) else 1
+
+
+def describe(found: Comparison) -> list[str]:
+    """The comparison in lines for people."""
+    return [
+        f"difference of means B - A: {found.difference:+.4f} "
+        f"(95% bootstrap interval {found.low:+.4f} to {found.high:+.4f})",
+        f"Cohen's d {found.cohens_d:+.3f}, Cliff's delta {found.cliffs_delta:+.3f}; "
+        f"a random image of B scores above one of A with chance {found.auc:.3f}",
+    ]
+
+
+def _scores(client: Client, arguments: argparse.Namespace, files: Sequence[Path]) -> Array:
+    """The scores of those files that have one; the others are named on stderr."""
+    scores = []
+    results = client.score_many(files, heads=[arguments.head], in_flight=arguments.in_flight)
+    for result in progress(results, len(files), "scoring"):
+        if result.error is not None:
+            print(f"not scored: {result.source}: {result.error.message}", file=sys.stderr)
+        else:
+            scores.append(next(iter(result.scores.values())))
+    return np.array(scores, dtype=np.float64)
