@@ -11,12 +11,16 @@ Pillow's way (`Image.resize` with BICUBIC).
 
 Pillow rounds to 8 bits after each axis. Without that the result differs from the reference's pixels
 by 0.3/255 on average and 1.1/255 at most; with it, by 1/255 on two values in ten thousand, which
-are ties (tests/guidance/test_guidance_resize.py).
+are ties (tests/guidance/test_guidance_resize.py). In scores of the tests' random tower, which is
+made to be sensitive, over real photographs: 4% of their standard deviation on average without
+rounding, 0.2% with it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -86,21 +90,21 @@ def rounded_to_8bit(images: torch.Tensor) -> torch.Tensor:
     return images + (steps - images.detach())
 
 
+@lru_cache(maxsize=16)  # training shows one size again and again
+@torch.inference_mode(False)  # a matrix made for scoring alone must serve gradients later
 def resize_matrix(axis: Axis) -> tuple[torch.Tensor, int]:
     """The kept rows of the axis' resize as float64 (224, n), and the first of the n pixels' index.
 
-    Each row sums to one; pixels outside of the n have no weight in any row.
+    Each row sums to one; pixels outside of the n have no weight in any row. Not to be written to.
     """
     outputs = torch.arange(axis.start, axis.start + IMAGE_SIZE, dtype=torch.float64)
     centres = (outputs + 0.5) * axis.scale  # in pixels of the input; pixel i spans i to i + 1
     stretch = max(axis.scale, 1.0)
-    # What Pillow looks at: a window whose ends are rounded, and cut off at the image's borders.
-    first = (centres - CUBIC_SUPPORT * stretch + 0.5).floor().clamp(min=0)
-    last = (centres + CUBIC_SUPPORT * stretch + 0.5).floor().clamp(max=axis.size)
-    start, stop = int(first[0]), int(last[-1])
+    reach = CUBIC_SUPPORT * stretch
+    start = max(math.floor(float(centres[0]) - reach), 0)
+    stop = min(math.ceil(float(centres[-1]) + reach), axis.size)
     inputs = torch.arange(start, stop, dtype=torch.float64)
     weights = cubic((inputs + 0.5 - centres[:, None]) / stretch)
-    weights = weights * ((inputs >= first[:, None]) & (inputs < last[:, None]))
     return weights / weights.sum(1, keepdim=True), start
 
 

@@ -140,7 +140,9 @@ def test_steps_survive_a_checkpoint_and_validation(images):
 def test_clipped_scores_have_no_gradient(images):
     scores = scores_of(images)
     low, high = np.sort(scores)[1] + 1e-3, np.sort(scores)[-2] - 1e-3
-    value = AestheticLoss(Counted(), clip=(low, high))(images)
+    loss = AestheticLoss(Counted(), clip=(low, high))
+    value = loss(images)
+    assert loss.log["score_mean"] == pytest.approx(scores.mean(), rel=1e-6)  # as they are
     assert float(value.detach()) == pytest.approx(-np.clip(scores, low, high).mean(), rel=1e-6)
     found = gradient(value, images).flatten(1).abs().sum(1) > 0
     assert found.tolist() == [bool(low < score < high) for score in scores]

@@ -121,6 +121,15 @@ def test_the_gradient_is_the_transpose():
     assert float((gradient * step).sum()) == pytest.approx(float((moved * other).sum()), rel=1e-9)
 
 
+def test_a_size_first_seen_in_inference_mode_has_gradients_later():
+    images = torch.rand(1, 1, 33, 35, dtype=torch.float64)
+    with torch.inference_mode():
+        scored = resize_and_crop(images).sum()
+    resized = resize_and_crop(images.requires_grad_()).sum()
+    resized.backward()
+    assert images.grad.any() and float(resized.detach()) == float(scored)
+
+
 def test_rounding_is_invisible_to_gradients():
     values = torch.tensor([0.0, 0.1, 0.5, 1.0005], requires_grad=True)
     rounded = rounded_to_8bit(values)
