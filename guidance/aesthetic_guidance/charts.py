@@ -18,7 +18,8 @@ _LEFT, _RIGHT, _TOP, _LINE = 64, 24, 44, 17
 _COLOURS = ("#0072b2", "#d55e00")  # told apart by colour-blind people too (Okabe and Ito, 2008)
 _INK, _FAINT = "#222", "#ddd"
 _MOST_MARKS = 2000  # more points would make a file of megabytes and a black area
-_GROUPS = 10  # of predictions, by rank, each drawn with its mean
+_MOST_GROUPS = 10  # of predictions, by rank, each drawn with its mean
+_GROUP_SIZE = 10  # items at least: means of fewer are noise
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class _Axis:
 def distributions_svg(
     samples: Sequence[Array], names: Sequence[str], title: str, notes: Sequence[str], score: str
 ) -> str:
-    """Two samples of scores as overlapping histograms, each a share of its own sample.
+    """Two samples of scores, A and B, as overlapping histograms, each a share of its own sample.
 
     Below them a rug has a stroke a score, and the means stand as dashed lines. `notes` are lines of
     text under the picture, `score` is the name of the horizontal axis.
@@ -72,11 +73,11 @@ def distributions_svg(
             f'<path d="M{mean} {_TOP + 24}V{base}" stroke="{colour}" stroke-width="2" '
             'stroke-dasharray="6 4"/>'
         )
-        label = f"{_ending(names[at], 26)}: n = {len(sample)}, mean {sample.mean():.3f}"
+        label = f"{_ending(names[at], 24)} (n = {len(sample)}, mean {sample.mean():.3f})"
         legend = _LEFT + at * (WIDTH - _LEFT - _RIGHT) / 2
         parts.append(
             f'<rect x="{legend}" y="{_TOP}" width="12" height="12" fill="{colour}"/>'
-            + _text(legend + 18, _TOP + 11, label)
+            + _text(legend + 18, _TOP + 11, f"{'AB'[at]}: {label}")
         )
     return _page(title, notes, parts)
 
@@ -88,9 +89,9 @@ def calibration_svg(
     notes: Sequence[str],
     labels: tuple[str, str] = ("held-out prediction", "rating"),
 ) -> str:
-    """Ratings over held-out predictions: a point each, and the mean of each tenth of predictions.
+    """Ratings over held-out predictions: a point each, and the means of up to ten equal groups.
 
-    On the diagonal a prediction is right on average.
+    The groups are of neighbouring predictions. On the diagonal a prediction is right on average.
     """
     bottom = _bottom(notes)
     low = float(min(predicted.min(), actual.min()))
@@ -109,7 +110,7 @@ def calibration_svg(
             f'<circle cx="{x(float(predicted[at]))}" cy="{y(float(actual[at]))}" r="2" '
             f'fill="{_COLOURS[0]}" fill-opacity="0.35"/>'
         )
-    groups = [group for group in np.array_split(order, _GROUPS) if len(group)]
+    groups = np.array_split(order, max(1, min(_MOST_GROUPS, len(order) // _GROUP_SIZE)))
     means = [(float(predicted[group].mean()), float(actual[group].mean())) for group in groups]
     line = "L".join(f"{x(a)} {y(b)}" for a, b in means)
     parts.append(f'<path d="M{line}" fill="none" stroke="{_COLOURS[1]}" stroke-width="2"/>')

@@ -79,10 +79,10 @@ def test_too_few_scores_are_refused():
 
 def test_the_distributions_are_drawn_to_scale(samples):
     a, b = samples
-    text = distributions_svg((a, b), ("A <1>", "B & 2"), "Scores", ["a note"], "head")
+    text = distributions_svg((a, b), ("one <1>", "two & 2"), "Scores", ["a note"], "head")
     root = ElementTree.fromstring(text)
     words = "".join(element.text or "" for element in root.iter(f"{SVG}text"))
-    assert "A <1>: n = 60" in words and "B & 2: n = 45" in words and "a note" in words
+    assert "A: one <1> (n = 60" in words and "B: two & 2 (n = 45" in words and "a note" in words
     bars = [e for e in root.iter(f"{SVG}rect") if e.get("fill-opacity")]
     for colour in {bar.get("fill") for bar in bars}:
         areas = sum(float(bar.get("height")) for bar in bars if bar.get("fill") == colour)
@@ -116,6 +116,8 @@ def test_the_calibration_line_has_the_means_of_the_tenths():
     root = ElementTree.fromstring(calibration_svg(predicted, actual, "t", ["n"]))
     points = [e for e in root.iter(f"{SVG}circle") if e.get("r") == "4"]
     assert len(points) == 10
+    few = ElementTree.fromstring(calibration_svg(predicted[:29], actual[:29], "t", []))
+    assert sum(e.get("r") == "4" for e in few.iter(f"{SVG}circle")) == 2  # of ten or more each
     x = np.array([float(point.get("cx")) for point in points])
     y = np.array([float(point.get("cy")) for point in points])
     diagonal = next(e.get("d") for e in root.iter(f"{SVG}path") if e.get("stroke-dasharray"))

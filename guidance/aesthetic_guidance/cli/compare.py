@@ -56,13 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"{folder} has {len(scores)} images with a score; 2 are needed")
     found = compare(a, b, seed=arguments.seed)
     notes = [*describe(found), *dict.fromkeys(note for w in weights for note in weights_note(w))]
-    names = [f"A: {arguments.a}", f"B: {arguments.b}"]
-    picture = distributions_svg((a, b), names, "Aesthetic scores", notes, arguments.head)
+    folders = [arguments.a, arguments.b]
+    picture = distributions_svg((a, b), folders, "Aesthetic scores", notes, arguments.head)
     write_text(arguments.output, picture)
-    for name, mean, deviation, count in zip(
-        names, found.means, found.deviations, found.counts, strict=True
+    for name, folder, mean, deviation, count in zip(
+        "AB", folders, found.means, found.deviations, found.counts, strict=True
     ):
-        print(f"{name}: mean {mean:.4f}, standard deviation {deviation:.4f}, {count} images")
+        print(
+            f"{name}: {folder}: mean {mean:.4f}, standard deviation {deviation:.4f}, {count} images"
+        )
     print("\n".join(notes))
     print(arguments.output)
     return 0 if len(a) + len(b) == sum(map(len, files)) else 1
