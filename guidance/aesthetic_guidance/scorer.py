@@ -82,7 +82,7 @@ class AestheticScorer(nn.Module):
     def load(
         cls,
         weights: str = "openai",
-        head: str | Vector = DEFAULT_HEAD.name,
+        head: str | HeadWeights | Vector = DEFAULT_HEAD.name,
         *,
         dtype: torch.dtype = torch.float32,
         checkpointing: bool = False,
@@ -96,9 +96,10 @@ class AestheticScorer(nn.Module):
         """A scorer of published weights, found or downloaded and hashed as `aesthetic export` does.
 
         `weights`, `sha256` and `weights_dir` are that command's options; folders that are not given
-        are the environment's (`aesthetic_client.paths`), as for a command. `head` is a head's name
-        or a vector. `head_weights`: published, auto or seeded:N; by default published, but auto
-        where `weights` is auto or seeded. `warn` is told when random weights stand in.
+        are the environment's (`aesthetic_client.paths`), as for a command. `head` is a head's name,
+        a fitted one's weights or a vector. `head_weights`: published, auto or seeded:N; by default
+        published, but auto where `weights` is auto or seeded. `warn` is told when random weights
+        stand in.
         Raises InputError for what is unknown or cannot be reached.
         """
         spec = parse_weights(weights, sha256=sha256)
@@ -110,7 +111,7 @@ class AestheticScorer(nn.Module):
             heads = sources.load_heads(choice, store, warn)
             chosen = next(known for known in heads if known.source.name == name)
         else:
-            _vector(head)
+            _module_of(head)
             chosen = head
         return cls(
             sources.load_tower(spec, store, warn),

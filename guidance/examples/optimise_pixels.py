@@ -188,6 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--weight", type=float, default=0.01, help="the score's, beside the MSE")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)
+    if given.steps < 1:
+        parser.error(f"--steps {given.steps}: 1 or more")
     try:
         target = read_target(given.image)
         scorer = AestheticScorer.load(given.weights, given.head).to(given.device)

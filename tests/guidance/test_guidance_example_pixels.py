@@ -74,5 +74,8 @@ def test_the_command_reads_an_image_and_prints_what_it_wrote(
     options = ["-o", str(out), "--image", str(photo), "--weights", "seeded:0", "--device", "cpu"]
     assert example.main([*options, "--steps", "1"]) == 0
     assert capsys.readouterr().out == f"{out / 'scores.png'}\n{out / 'contact_sheet.png'}\n"
+    with pytest.raises(SystemExit):
+        example.main([*options, "--steps", "0"])
+    assert "--steps 0: 1 or more" in capsys.readouterr().err
     assert example.main(["--weights", "clip"]) == 2
     assert "names no weights" in capsys.readouterr().err
