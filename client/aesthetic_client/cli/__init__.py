@@ -33,6 +33,7 @@ COMMANDS = (
     Command("score", "aesthetic_client.cli.score", "score images and rank them"),
     Command("embed", "aesthetic_client.cli.embed", "write CLIP embeddings of images as .npy"),
     Command("curate", "aesthetic_curate.cli", "score and filter whole data sets", "curate"),
+    Command("guide", "aesthetic_guidance.cli", "embeddings and heads of your own", "guidance"),
     Command("serve", "aesthetic_serve.cli", "run Triton on this machine", "serve"),
     Command("export", "aesthetic_export.cli", "weights to a servable model repository", "export"),
     Command("verify", "aesthetic_export.verify_cli", "a server against published scores", "export"),
