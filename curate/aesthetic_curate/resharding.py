@@ -28,10 +28,10 @@ from aesthetic_curate.filter_jobs import (
     Settings,
     check_old_key_column,
 )
-from aesthetic_curate.results import READERS, STATS, Results, ScoredShard
+from aesthetic_curate.results import STATS, Results, ScoredShard
 from aesthetic_curate.schemas import as_text, lossy, unified
 from aesthetic_curate.selection import Criteria, Selection
-from aesthetic_curate.storage import Folder
+from aesthetic_curate.storage import READERS, Folder
 
 MANIFEST = "_filter.json"
 SHARD_DIGITS = 5  # as img2dataset and NeMo Curator 0.7 name shards; more where there are more

@@ -25,10 +25,9 @@ from aesthetic_curate.manifest import read_manifest
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.stats import ScoreStats
-from aesthetic_curate.storage import Folder, opened
+from aesthetic_curate.storage import READERS, Folder, opened
 
 PARQUET, STATS = ".parquet", "_stats.json"
-READERS = 16  # of stats files at once; on an object store each one is a round trip
 
 
 @dataclass(frozen=True)

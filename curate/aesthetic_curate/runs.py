@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from aesthetic_curate.processes import Seat, map_in_workers, terminations_as_int
 from aesthetic_curate.scorers import open_scorer
 from aesthetic_curate.scoring import Unread, Watch, stats_name, try_shard
 from aesthetic_curate.shards import Shard
-from aesthetic_curate.storage import Folder, identity
+from aesthetic_curate.storage import READERS, Folder, identity
 
 
 @dataclass(frozen=True)
@@ -67,22 +68,26 @@ def plan(shards: Sequence[Shard], job: Job) -> Plan:
     """Which shards are left: without stats, or with those of other settings or another input."""
     folder = Folder(job.out)
     folder.sweep_all()
-    todo: list[Shard] = []
-    done: list[Mapping[str, Any]] = []
-    other: Counter[str] = Counter()
-    for shard in shards:
+
+    def look(shard: Shard) -> tuple[str, dict[str, Any] | None]:
         stats = read_stats(folder, shard.name)
         if stats is None:
-            todo.append(shard)
-        elif stats.get("fingerprint") != job.fingerprint:
-            other["settings"] += 1
-            todo.append(shard)
-        elif stats.get("shard") != asdict(shard) or stats.get("input") != identity(shard.url):
-            other["input"] += 1
-            todo.append(shard)
-        else:
-            done.append(stats)
-    return Plan(todo, done, other["settings"], other["input"])
+            return "todo", None
+        if stats.get("fingerprint") != job.fingerprint:
+            return "other settings", None
+        if stats.get("shard") != asdict(shard) or stats.get("input") != identity(shard.url):
+            return "other input", None
+        return "done", stats
+
+    with ThreadPoolExecutor(READERS) as readers:
+        found = list(readers.map(look, shards))
+    counts = Counter(verdict for verdict, _ in found)
+    return Plan(
+        [shard for shard, (verdict, _) in zip(shards, found, strict=True) if verdict != "done"],
+        [stats for _, stats in found if stats is not None],
+        counts["other settings"],
+        counts["other input"],
+    )
 
 
 def read_stats(folder: Folder, shard: str) -> dict[str, Any] | None:

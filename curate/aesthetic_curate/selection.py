@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from aesthetic_client.errors import InputError
 from aesthetic_curate.ahead import ReadAhead
-from aesthetic_curate.results import READERS, Results
+from aesthetic_curate.results import Results
+from aesthetic_curate.storage import READERS
 
 Rows = NDArray[np.uint32]
 STEP = 0.5  # between the thresholds of a count

@@ -43,6 +43,7 @@ _REFUSED = {
     errno.EEXIST: "there is a file where a folder is needed",
     errno.ENAMETOOLONG: "the name is too long",
 }
+READERS = 16  # of small files at once; on an object store each one is a round trip
 # A writer may lay a file of its own beside its temporary one: the same name, and a suffix.
 _TEMPORARY = re.compile(r"(?P<file>\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)-\d+\.tmp)(\.\w+)?")
 _HOST = re.sub(r"[^\w-]", "_", socket.gethostname()) or "host"
