@@ -7,10 +7,13 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, TypeVar
 
 from aesthetic_curate.errors import StoppedError
@@ -19,7 +22,8 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 POLL_S = 0.2  # between two looks at the workers' counters
-STOP_GRACE_S = 20.0  # for workers to end what they do, after the first Ctrl-C
+STOP_GRACE_S = 20.0  # for all workers to end what they do, after the first Ctrl-C
+KILLED_S = 1.0  # for a killed process to be gone
 
 
 class Seat:
@@ -73,6 +77,29 @@ def map_in_workers(
                 yield _result(future)
 
 
+def host_of_processes() -> str:
+    """Names what process ids count in: the machine and, of containers, which of them."""
+    host = socket.gethostname() or "host"
+    with contextlib.suppress(OSError):  # there are none outside Linux
+        host += f"-{os.stat('/proc/self/ns/pid').st_ino}"
+    return host
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine, or this container, is there and has not ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:  # in a container without an init nobody takes leave of the orphans that died
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state != b"Z"
+
+
 @contextlib.contextmanager
 def terminations_as_interrupts() -> Iterator[None]:
     """SIGTERM, as batch systems send it before the end, stops a run as Ctrl-C does."""
@@ -105,13 +132,16 @@ def _stopping(pool: ProcessPoolExecutor, stop: Any) -> Iterator[None]:
         stop.set()
         processes = list((pool._processes or {}).values())  # it does not say otherwise
         pool.shutdown(wait=False, cancel_futures=True)
+        deadline = time.monotonic() + STOP_GRACE_S
         try:
             for process in processes:
-                process.join(STOP_GRACE_S)
+                process.join(max(0.0, deadline - time.monotonic()))
         finally:
-            for process in processes:
-                if process.is_alive():
-                    process.kill()
+            late = [process for process in processes if process.is_alive()]
+            for process in late:
+                process.kill()
+            for process in late:  # so that a sweep finds them dead
+                process.join(KILLED_S)
         raise
     pool.shutdown()
 

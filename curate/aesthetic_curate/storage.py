@@ -12,7 +12,6 @@ import glob
 import itertools
 import os
 import re
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from aesthetic_curate.locations import (
     try_often,
     unreadable,
 )
+from aesthetic_curate.processes import host_of_processes, is_alive
 
 __all__ = ["Folder", "expand", "identity", "local_copy", "opened", "read_url"]
 
@@ -46,7 +46,12 @@ _REFUSED = {
 READERS = 16  # of small files at once; on an object store each one is a round trip
 # A writer may lay a file of its own beside its temporary one: the same name, and a suffix.
 _TEMPORARY = re.compile(r"(?P<file>\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)-\d+\.tmp)(\.\w+)?")
-_HOST = re.sub(r"[^\w-]", "_", socket.gethostname()) or "host"
+_HOST = re.sub(r"[^\w-]", "_", host_of_processes())
+# What file systems say of a file's state, the surest first: S3, GCS and Azure, the web, a disk.
+_CHANGED = (
+    *("ETag", "etag", "LastModified", "Last-Modified", "last_modified"),
+    *("updated", "mtime", "created"),
+)
 _counter = itertools.count()
 _COPY = "aesthetic-copy"  # of a remote input
 _being_written: set[Path] = set()  # by this process; a file of its id that is not here is a relic
@@ -138,7 +143,7 @@ class Folder:
             if self.is_local:
                 os.unlink(target)
             else:
-                try_often(lambda fs, path: fs.rm_file(path), target)
+                try_often(lambda fs, path: fs.rm_file(path), target, OutputError)
 
     def _temporary(self, name: str) -> Path:
         parent, _, basename = name.rpartition("/")
@@ -220,8 +225,7 @@ def identity(url: str) -> dict[str, Any]:
         info = try_often(lambda fs, path: fs.info(path), url)
     except OSError as error:
         raise unreadable(url, error) from error
-    changed = (info.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "created"))
-    modified = next((value for value in changed if value), None)
+    modified = next((info[name] for name in _CHANGED if info.get(name)), None)
     if isinstance(modified, (int, float)):
         modified = _iso(modified)
     elif isinstance(modified, datetime):
@@ -261,9 +265,10 @@ def _sweep(folder: Path, basename: str | None = None) -> None:
         if not match or match["name"] != (basename or match["name"]) or match["host"] != _HOST:
             continue
         pid = int(match["pid"])
-        in_use = folder / match["file"] in _being_written if pid == os.getpid() else _is_alive(pid)
+        in_use = folder / match["file"] in _being_written if pid == os.getpid() else is_alive(pid)
         if not in_use:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of another user, in a folder of everybody's
+                path.unlink()
 
 
 def _upload(fs: Any, source: Path, path: str) -> None:
@@ -273,20 +278,6 @@ def _upload(fs: Any, source: Path, path: str) -> None:
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:  # in a container without an init nobody takes leave of the orphans that died
-        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
-    except (OSError, IndexError):
-        return True
-    return state != b"Z"
 
 
 def _sync(path: Path) -> None:

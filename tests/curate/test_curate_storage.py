@@ -114,6 +114,30 @@ def test_a_zombie_writes_no_more(tmp_path: Path) -> None:
     zombie.wait()
 
 
+def test_relics_that_may_not_be_removed_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead.wait()
+    relic = tmp_path / f".a.{storage._HOST}-{dead.pid}-0.tmp"
+    relic.write_bytes(b"of another user, in a sticky folder")
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    Folder(tmp_path).sweep("a")
+    assert relic.exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="process namespaces of Linux")
+def test_containers_of_one_host_name_are_told_apart(tmp_path: Path) -> None:
+    namespace = os.stat("/proc/self/ns/pid").st_ino
+    with Folder(tmp_path).writing("a") as path:
+        assert f"-{namespace}-{os.getpid()}-" in path.name
+        assert Folder(tmp_path).names() == []
+
+
 def test_one_sweep_of_all_files(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", "pass"])
     dead.wait()
@@ -240,6 +264,28 @@ def test_an_upload_that_fails_is_an_output_error(
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "put_file", failing)
     with pytest.raises(OutputError, match="reset by peer"):
         write(Folder(memory), "a", b"x")
+
+
+def test_a_removal_that_fails_is_an_output_error(
+    memory: str, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise ConnectionError("reset by peer")
+
+    write(Folder(memory), "a", b"x")
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "rm_file", failing)
+    with pytest.raises(OutputError, match="reset by peer"):
+        Folder(memory).remove("a")
+
+
+@pytest.mark.parametrize("field", ["Last-Modified", "last_modified", "updated"])
+def test_dates_of_the_web_azure_and_gcs_tell_a_change(
+    field: str, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = {"size": 6, field: "Wed, 21 Oct 2015 07:28:00 GMT"}
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "info", lambda *_: info)
+    found = identity(memory + "/0.tar")
+    assert found == {"url": memory + "/0.tar", "bytes": 6, "modified": info[field]}
 
 
 def test_unknown_schemes_say_so() -> None:
