@@ -253,14 +253,20 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def _check_inputs(url: str, shards: Sequence[ScoredShard]) -> None:
-    """Raises MixedResultsError where two shards hold the same samples."""
-    by_input: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    """Raises MixedResultsError where two shards hold the same samples, be it some of them."""
+    by_input: dict[str, list[ScoredShard]] = defaultdict(list)
     for one in shards:
-        by_input[one.stats["input"]["url"], one.shard.start, one.shard.stop].append(one.name)
-    twice = {of[0]: names for of, names in by_input.items() if len(names) > 1}
+        by_input[one.stats["input"]["url"]].append(one)
+    twice: dict[str, list[str]] = {}
+    for source, parts in by_input.items():
+        parts.sort(key=lambda one: (one.shard.start, one.name))
+        for before, after in itertools.pairwise(parts):
+            if before.shard.stop is None or after.shard.start < before.shard.stop:
+                twice.setdefault(source, [before.name, after.name])
     if twice:
         source, names = next(iter(twice.items()))
         raise MixedResultsError(
             f"{url} holds {len(twice)} input(s) twice, such as {source} as {' and '.join(names)}: "
-            "move the shards of one of the runs to a folder of their own"
+            "move the shards of one of the runs to a folder of their own; if the input has "
+            f"changed since, remove the {STATS} files of its older shards"
         )

@@ -138,6 +138,24 @@ def test_one_input_under_two_names_does_not_mix(tars: list[Path], tmp_path: Path
         Results.open(str(tmp_path))
 
 
+def test_overlapping_rows_of_one_input_do_not_mix(tars: list[Path], tmp_path: Path) -> None:
+    def cut(name: str, start: int, stop: int | None) -> None:
+        stats = write_shard(tmp_path, tars[0], drawn(20, 0), name=name)
+        stats["shard"] |= {"start": start, "stop": stop}
+        (tmp_path / f"{name}_stats.json").write_text(json.dumps(stats))
+
+    cut("b-00000", 0, 10)
+    cut("b-00001", 10, 20)
+    assert len(Results.open(str(tmp_path)).shards) == 2
+    cut("b", 0, None)  # of before the input grew
+    with pytest.raises(MixedResultsError, match=r"as b and b-00000: .*remove the _stats\.json"):
+        Results.open(str(tmp_path))
+    (tmp_path / "b_stats.json").unlink()
+    cut("c", 5, 10)
+    with pytest.raises(MixedResultsError, match=r"as b-00000 and c: "):
+        Results.open(str(tmp_path))
+
+
 def test_folders_that_are_no_results(tars: list[Path], tmp_path: Path) -> None:
     with pytest.raises(NoSamplesError, match=r"no scores in .*nothing: it has no \*_stats.json"):
         Results.open(str(tmp_path / "nothing"))
