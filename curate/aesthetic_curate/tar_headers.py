@@ -13,6 +13,7 @@ _ZEROS = bytes(BLOCK)
 _REGULAR = (b"0", b"\0", b"7")
 _NO_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, directories, pipes
 _MAX_EXTENSION = 1 << 24  # bytes of one pax header or long name; more is no header
+_MAX_SIZE = 1 << 62  # bytes of a member; a file's offsets are signed numbers of 64 bits
 _ADLER = 65521
 
 
@@ -154,7 +155,7 @@ def _kind_and_size(header: bytes) -> tuple[bytes | None, int]:
     # Its own eight bytes count as blanks. Adler-32 holds a sum of bytes: quicker than adding them.
     expected = checksum - 8 * 32 + sum(stored) + 1
     is_sum = (expected - (zlib.adler32(header) & 0xFFFF)) % _ADLER == 0
-    if size < 0 or not (is_sum or checksum == _signed_sum(header)):
+    if not 0 <= size <= _MAX_SIZE or not (is_sum or checksum == _signed_sum(header)):
         raise HeaderError("a header is broken")
     return header[156:157], size
 
@@ -188,7 +189,8 @@ def _pax_records(data: bytes) -> dict[str, str]:
         except ValueError:
             raise HeaderError("a pax header is broken") from None
         keyword, equals, value = data[len(length) + 1 : end - 1].partition(b"=")
-        if not equals or end > len(data) or data[end - 1] != 0x0A:
+        # A length that does not go past itself would be read for ever.
+        if not equals or not len(length) < end <= len(data) or data[end - 1] != 0x0A:
             raise HeaderError("a pax header is broken")
         records[_decoded(keyword)] = _decoded(value)
         data = data[end:]
@@ -200,6 +202,6 @@ def _number(text: str) -> int:
         number = int(text)
     except ValueError:
         number = -1
-    if number < 0:
+    if not 0 <= number <= _MAX_SIZE:
         raise HeaderError("a pax header is broken")
     return number

@@ -20,7 +20,7 @@ from aesthetic_curate.options import InputOptions
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.storage import local_copy
 from aesthetic_curate.tar_headers import BLOCK, Entry, TarScan, padded
-from aesthetic_curate.unpacking import is_packed, unpacked
+from aesthetic_curate.unpacking import HEAD_BYTES, is_packed, unpacked
 
 _PIECE = 1 << 22  # bytes that are copied at once
 
@@ -163,7 +163,7 @@ def _open_tar(url: str, files: ExitStack) -> BinaryIO:
     path: Path = files.enter_context(local_copy(url))
     try:
         file = files.enter_context(path.open("rb", buffering=0))
-        if is_packed(file.read(8)):
+        if is_packed(file.read(HEAD_BYTES)):
             return unpacked(path)
     except OSError as error:
         raise UnreadableError(f"{url}: {error.strerror or error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import re
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -29,17 +30,19 @@ class _Decompressor(Protocol):
 
 
 _GZIP_WINDOW = zlib.MAX_WBITS | 16
-_MAGIC: dict[bytes, Callable[[], _Decompressor] | None] = {
-    b"\x1f\x8b": lambda: zlib.decompressobj(_GZIP_WINDOW),
-    b"BZh": bz2.BZ2Decompressor,
-    b"\xfd7zXZ\0": lzma.LZMADecompressor,
-    b"\x28\xb5\x2f\xfd": None,  # zstd, by pyarrow
-}
+# A plain tar begins with a member's name: "BZh" alone is text.
+_MAGIC: tuple[tuple[re.Pattern[bytes], Callable[[], _Decompressor] | None], ...] = (
+    (re.compile(rb"\x1f\x8b"), lambda: zlib.decompressobj(_GZIP_WINDOW)),
+    (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.BZ2Decompressor),
+    (re.compile(rb"\xfd7zXZ\0"), lzma.LZMADecompressor),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), None),  # zstd, by pyarrow
+)
+HEAD_BYTES = 10  # of a file, that tell whether it is packed
 
 
 def is_packed(head: bytes) -> bool:
     """Whether a file that begins so is packed by gzip, bzip2, xz or zstd."""
-    return any(head.startswith(magic) for magic in _MAGIC)
+    return any(magic.match(head) for magic, _ in _MAGIC)
 
 
 def unpacked(path: Path) -> BinaryIO:
@@ -63,9 +66,9 @@ def unpacked(path: Path) -> BinaryIO:
 
 def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as packed:
-        head = packed.read(8)
+        head = packed.read(HEAD_BYTES)
         packed.seek(0)
-        make = next(make for magic, make in _MAGIC.items() if head.startswith(magic))
+        make = next(make for magic, make in _MAGIC if magic.match(head))
         if make is None:
             yield from _zstd_pieces(packed)
             return

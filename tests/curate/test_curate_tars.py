@@ -326,6 +326,32 @@ def test_a_broken_header_in_the_middle_keeps_what_is_before(tmp_path: Path) -> N
     assert notes(path) == {"truncated": 1}
 
 
+def pax_header(records: bytes) -> bytes:
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, len(records)
+    return info.tobuf(tarfile.USTAR_FORMAT) + records.ljust(padded(len(records)), b"\0")
+
+
+@pytest.mark.parametrize(
+    "records", [b"0 a=b\n", b"1 a=b\n", b"-6 a=b\n", b"29 size=9223372036854775808\n"]
+)
+def test_a_broken_pax_header_keeps_what_is_before(tmp_path: Path, records: bytes) -> None:
+    path = write_tar(tmp_path / "a.tar", [("0.jpg", b"x"), ("1.jpg", b"y")])
+    blocks = path.read_bytes()
+    path.write_bytes(blocks[: 2 * BLOCK] + pax_header(records) + blocks[2 * BLOCK :])
+    assert rows(path) == [("0", "jpg", "ok", b"x")]
+    assert notes(path) == {"truncated": 1}
+
+
+def test_a_size_beyond_any_file_keeps_what_is_before(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [("0.jpg", b"x")])
+    info = tarfile.TarInfo("1.jpg")
+    info.size = 1 << 63
+    path.write_bytes(path.read_bytes()[: 2 * BLOCK] + info.tobuf(tarfile.GNU_FORMAT))
+    assert rows(path) == [("0", "jpg", "ok", b"x")]
+    assert notes(path) == {"truncated": 1}
+
+
 def test_a_tar_without_members(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [])
     assert samples(path) == [] and notes(path) == {}
@@ -379,6 +405,19 @@ def test_packed_tars(tmp_path: Path, kind: str) -> None:
     assert 3 <= len(kept) < 9 and notes(path)["truncated"] == 1
     good = [row for row in kept if row[2] == "ok"]
     assert good == rows(plain)[: len(good)] and len(good) >= len(kept) - 1
+
+
+@pytest.mark.parametrize("name", ["BZh.jpg", "BZh9.jpg", "BZh1AY&SY.jpg"])
+def test_a_name_like_the_mark_of_a_packed_file(tmp_path: Path, name: str) -> None:
+    path = write_tar(tmp_path / "a.tar", [(name, b"x")])
+    assert rows(path) == [(name.removesuffix(".jpg"), "jpg", "ok", b"x")]
+
+
+def test_an_empty_packed_file_is_no_tar(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.bz2"
+    path.write_bytes(bz2.compress(b""))
+    with pytest.raises(UnreadableError, match="is no tar archive"):
+        samples(path)
 
 
 def read_by_webdataset(path: Path) -> list[dict[str, Any]]:
