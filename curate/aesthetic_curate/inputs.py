@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,10 @@ __all__ = ["InputOptions", "find_shards"]
 EMBEDDINGS_FACTOR = 100
 
 
+class _BrokenError(UnreadableError):
+    """A file that is there, and is not what its name says. (One that is away may come back.)"""
+
+
 @dataclass(frozen=True)
 class _Found:
     """A file, or a folder of images, and the folder that the caller named it from."""
@@ -43,8 +47,9 @@ def find_shards(inputs: Sequence[str], options: InputOptions) -> list[Shard]:
     """The shards of files, folders, globs and {braces}, sorted by their names.
 
     Names are relative to the common folder of all inputs, and those of the same inputs and options
-    are always the same. Raises NoSamplesError where there is nothing, UnreadableError for what is
-    missing or broken, InputError for what is no data set.
+    are always the same. A broken table or array among others is a shard, which scoring then tells
+    of. Raises NoSamplesError where there is nothing, UnreadableError for what is missing and where
+    all is broken, InputError for what is no data set.
     """
     found: dict[str, _Found] = {}
     for given in inputs:
@@ -54,12 +59,17 @@ def find_shards(inputs: Sequence[str], options: InputOptions) -> list[Shard]:
     layout = Layout(files)
     base = _common([one.base for one in found.values()])
     shards: list[Shard] = []
+    broken: dict[tuple[str, str], _BrokenError] = {}
     for one in found.values():
         name = _name(one, base)
         if one.is_images:
             shards += _folder_shards(name, one.url, options)
         elif not layout.is_companion(one.url):
-            shards += _file_shards(name, one.url, layout, options)
+            try:
+                shards += _file_shards(name, one.url, layout, options)
+            except _BrokenError as error:
+                broken[name, one.url] = error
+    shards += _broken_shards(broken, shards)
     if not shards:
         raise NoSamplesError(f"{', '.join(inputs)}: nothing to score was found there")
     return sorted(_with_own_names(shards), key=lambda shard: shard.name)
@@ -146,6 +156,18 @@ def _file_shards(name: str, url: str, layout: Layout, options: InputOptions) -> 
     return _pieces(Shard(name, table, url), rows, rows_per_shard * factor)
 
 
+def _broken_shards(
+    broken: Mapping[tuple[str, str], _BrokenError], others: Sequence[Shard]
+) -> list[Shard]:
+    """Files that cannot be read, whole. Raises the first one's error where there are no others."""
+    if broken and not others:
+        raise next(iter(broken.values()))
+    # What a broken parquet held cannot be known: it must not call for a tower by itself.
+    table: Kind = "embeddings" if all(one.kind == "embeddings" for one in others) else "table"
+    kinds: dict[str, Kind] = {"array": "embeddings", "table": table}
+    return [Shard(name, kinds[kind_of(url) or "table"], url) for name, url in broken]
+
+
 def _pieces(shard: Shard, rows: int, rows_per_shard: int) -> list[Shard]:
     """The shard in pieces of `rows_per_shard`, numbered; whole if it is no longer than one."""
     if rows <= rows_per_shard:
@@ -168,7 +190,7 @@ def _table_kind(url: str, options: InputOptions) -> tuple[Kind, int]:
         try:
             parquet = pq.ParquetFile(file)
         except (pa.ArrowException, OSError) as error:
-            raise not_parquet(url, error) from error
+            raise _BrokenError(str(not_parquet(url, error))) from error
         schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
     columns = find_columns(schema, options, url)
     if columns.holds_embeddings(options):
@@ -188,7 +210,7 @@ def _array_rows(url: str) -> int:
             version = numpy_format.read_magic(file)
             shape, _, _ = getattr(numpy_format, f"read_array_header_{version[0]}_0")(file)
         except (ValueError, AttributeError, OSError) as error:
-            raise UnreadableError(f"{url}: is no .npy array: {error}") from error
+            raise _BrokenError(f"{url}: is no .npy array: {error}") from error
     if len(shape) != 2:
         raise InputError(f"{url}: expected embeddings of shape (n, 768), got {shape}")
     return int(shape[0])

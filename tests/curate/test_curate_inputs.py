@@ -212,6 +212,23 @@ def test_broken_tables_and_arrays_are_named(tmp_path: Path) -> None:
         names(tmp_path / "b.npy")
 
 
+def test_a_broken_file_among_others_is_a_shard(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", unit_embeddings(3))
+    whole = (tmp_path / "a.npy").read_bytes()
+    for name, data in (("b.npy", b""), ("c.npy", whole[:20]), ("d.parquet", b"PAR1")):
+        (tmp_path / name).write_bytes(data)
+    shards = find_shards([str(tmp_path)], OPTIONS)
+    assert shards == [
+        Shard(name, "embeddings", str(path))
+        for name, path in zip("abcd", sorted(tmp_path.iterdir()), strict=True)
+    ]
+    write_table(tmp_path / "e.parquet")
+    kinds = {shard.name: shard.kind for shard in find_shards([str(tmp_path)], OPTIONS)}
+    assert kinds == {**dict.fromkeys("abc", "embeddings"), "d": "table", "e": "table"}
+    with pytest.raises(UnreadableError, match=r"b\.npy: is no \.npy array"):
+        find_shards([f"{tmp_path}/[b-d].*"], OPTIONS)
+
+
 def test_remote_tars_tables_and_folders(tmp_path: Path, memory: str) -> None:
     fs = fsspec.filesystem("memory")
     tars = img2dataset(tmp_path, shards=2, samples=4)
