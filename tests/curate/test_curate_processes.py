@@ -30,4 +30,4 @@ def test_blocked_workers_share_one_time_to_end(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(KeyboardInterrupt), processes._stopping(pool, context.Event()):
         raise KeyboardInterrupt
     assert time.monotonic() - begun < 1.0 * (WORKERS - 1)
-    assert not any(worker.is_alive() for worker in workers)
+    assert not any(processes.is_alive(worker.pid or 0) for worker in workers)
