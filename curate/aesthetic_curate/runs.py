@@ -10,9 +10,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from aesthetic_curate.config import Job
+from aesthetic_curate.errors import UnreadableError
+from aesthetic_curate.manifest import read_manifest, write_manifest
+from aesthetic_curate.places import check_shards
 from aesthetic_curate.processes import Seat, map_in_workers, terminations_as_interrupts
 from aesthetic_curate.scorers import open_scorer
-from aesthetic_curate.scoring import Unread, Watch, stats_name, try_shard
+from aesthetic_curate.scoring import STATS_SUFFIX, Unread, Watch, stats_name, try_shard
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.storage import READERS, Folder, identity
 
@@ -65,7 +68,11 @@ class Progress:
 
 
 def plan(shards: Sequence[Shard], job: Job) -> Plan:
-    """Which shards are left: without stats, or with those of other settings or another input."""
+    """Which shards are left: without stats, or with those of other settings or another input.
+
+    Raises InputError where the output folder holds an input: it would be written over.
+    """
+    check_shards(shards, job.out)
     folder = Folder(job.out)
     folder.sweep_all()
 
@@ -75,9 +82,11 @@ def plan(shards: Sequence[Shard], job: Job) -> Plan:
             return "todo", None
         if stats.get("fingerprint") != job.fingerprint:
             return "other settings", None
-        if stats.get("shard") != asdict(shard) or stats.get("input") != identity(shard.url):
-            return "other input", None
-        return "done", stats
+        try:
+            same = stats.get("shard") == asdict(shard) and stats.get("input") == identity(shard.url)
+        except UnreadableError:  # whether it still is: the shard function will say
+            same = False
+        return ("done", stats) if same else ("other input", None)
 
     with ThreadPoolExecutor(READERS) as readers:
         found = list(readers.map(look, shards))
@@ -88,6 +97,24 @@ def plan(shards: Sequence[Shard], job: Job) -> Plan:
         counts["other settings"],
         counts["other input"],
     )
+
+
+def begin(shards: Sequence[Shard], out: str) -> None:
+    """Name the run's shards in its folder, and remove what an earlier cut of the inputs left.
+
+    A table that has grown past the rows of a shard has results under its old name and its new ones:
+    its samples would count twice. Raises OutputError.
+    """
+    folder = Folder(out)
+    names, urls = {shard.name for shard in shards}, {shard.url for shard in shards}
+    for name in read_manifest(folder):
+        if name in names:
+            continue
+        stats = read_stats(folder, name)
+        if stats is not None and stats["shard"]["url"] in urls:
+            for suffix in (STATS_SUFFIX, ".parquet", ".tar"):
+                folder.remove(name + suffix)
+    write_manifest(folder, shards)
 
 
 def read_stats(folder: Folder, shard: str) -> dict[str, Any] | None:

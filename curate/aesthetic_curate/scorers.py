@@ -22,10 +22,12 @@ from aesthetic_curate.vectors import Blocks
 class Scorer(Protocol):
     """Scores samples in their order, and unit vectors (n, 768) to scores (n,) by output name.
 
-    `blocks` is how it wants the vectors: zeros stand for rows that are none.
+    `blocks` is how it wants the vectors: zeros stand for rows that are none. `refusals` counts the
+    images that were refused one after another, over shards.
     """
 
     blocks: Blocks
+    refusals: int
 
     def score(self, samples: Iterable[Sample]) -> Iterator[Outcome]: ...
 
@@ -38,6 +40,8 @@ class Scorer(Protocol):
 
 class LocalScorer:
     """Heads without a server: for stored embeddings alone."""
+
+    refusals = 0
 
     def __init__(self, heads: LocalHeads) -> None:
         self.blocks = heads.blocks

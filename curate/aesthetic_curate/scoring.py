@@ -63,8 +63,8 @@ def score_shard(
     started_s = time.monotonic()
     folder = Folder(job.out)
     names = [f"{shard.name}.parquet", f"{shard.name}.tar", stats_name(shard.name)]
+    before = identity(shard.url)  # an input that is away for now leaves its result done
     folder.remove(names[2])
-    before = identity(shard.url)
     tally, watch = Tally(job.config), watch or Watch()
     with ExitStack() as files:
         parquet = files.enter_context(folder.writing(names[0]))
@@ -124,7 +124,7 @@ class Tally:
         self._config = config
         self._statuses: Counter[str] = Counter()
         self._scores = {head.output: (head.name, ScoreStats()) for head in config.heads}
-        self.kept = 0
+        self.kept: int | None = None  # samples in the filtered tar, where there is one
 
     def add(self, statuses: Counter[str], scores: Mapping[str, NDArray[np.float32]]) -> None:
         """Take in rows: how many of each status, and their scores by output, NaN for none."""
@@ -136,7 +136,7 @@ class Tally:
         return {
             "samples": self._statuses.total(),
             "statuses": dict(sorted(self._statuses.items())),
-            "kept": None if self._config.tar_min is None else self.kept,
+            "kept": self.kept,
             "scores": {
                 output: {"head": name, **stats.to_json()}
                 for output, (name, stats) in self._scores.items()
@@ -155,6 +155,7 @@ def _score_images(
 ) -> dict[str, int]:
     with open_source(shard, job.options) as source:
         watch.begun(len(source))
+        tally.kept = None if tar is None else 0
         row = 0
         for outcomes, metadata in _scored_chunks(source, scorer, watch):
             table = _table(outcomes, job.config)
@@ -167,7 +168,7 @@ def _score_images(
                 kept = np.flatnonzero(scores[job.config.outputs[0]] >= job.config.tar_min)
                 for at in kept:
                     source.append_to(row + int(at), tar)
-                tally.kept += len(kept)
+                tally.kept = (tally.kept or 0) + len(kept)
             tally.add(Counter(outcome.status for outcome in outcomes), scores)
             row += len(outcomes)
         if tar is not None:
@@ -187,14 +188,16 @@ def _scored_chunks(
                 chunks.append(chunk)
                 yield from chunk.samples
 
-    refusals = 0
     outcomes: list[Outcome] = []
     with contextlib.closing(scorer.score(samples())) as scored:  # type: ignore[type-var]
         for outcome in scored:
             outcomes.append(outcome)
             watch.scored(1, int(outcome.status != "ok"))
-            refusals = refusals + 1 if outcome.status == "refused" else 0
-            if refusals == REFUSALS:
+            if outcome.status == "refused":
+                scorer.refusals += 1
+            elif outcome.status in ("ok", "bad_image"):  # others never reached a server
+                scorer.refusals = 0
+            if scorer.refusals >= REFUSALS:
                 raise StoppedError(
                     f"the server refused {REFUSALS} images one after another, the last with: "
                     f"{outcome.error}; mend it, and run the same command again to go on"

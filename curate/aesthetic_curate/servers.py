@@ -32,6 +32,7 @@ class Servers:
     """Scores samples in their order against the job's servers. Thread-safe; close it."""
 
     blocks = SERVED_BLOCKS
+    refusals = 0
 
     def __init__(self, job: Job) -> None:
         self._job = job

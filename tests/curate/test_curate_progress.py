@@ -23,38 +23,41 @@ def test_the_share_of_four_shards(moment: Progress, share: float) -> None:
     assert moment.share(4) == share
 
 
-def test_a_log_gets_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = [100.0]
-    monkeypatch.setattr(_progress.time, "monotonic", lambda: now[0])
-    with Bar(10, 2) as bar:
-        bar.show(Progress(0, 1, 0, 1, 500))
-        assert capsys.readouterr().err == ""
-        now[0] = 131.0
-        bar.show(Progress(1, 1000, 3, 2, 1000))
-        now[0] = 132.0
-        bar.show(Progress(1, 1001, 3, 2, 1000))
-    lines = capsys.readouterr().err.splitlines()
-    # 1,000 of an expected 4,000 samples took no time yet: the clock runs from the first of them.
-    assert lines == ["3/10 shards, 1,000 samples, 3 without a score"]
-
-
-def test_the_time_left_follows_the_samples(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
     monkeypatch.setattr(_progress.time, "monotonic", lambda: now[0])
-    bar = Bar(10, 2)
-    monkeypatch.setattr(_progress, "LINE_EVERY_S", 0)
-    bar.show(Progress(0, 1, 0, 1, 500))
-    now[0] = 1000.0
-    bar.show(Progress(1, 1000, 0, 2, 1000))
-    now[0] = 100_000.0
-    bar.show(Progress(1, 1000, 0, 2, 1000))
+    return now
+
+
+def test_a_log_gets_a_line_now_and_then(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Bar(10, 2) as bar:
+        for second in range(0, 66):
+            clock[0] = float(second)
+            bar.show(Progress(second // 10, 100 * second, second // 20, 2, 4000))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1] == "3/10 shards, 1,000 samples, 1.0/s, 50 min left"
-    assert lines[2].endswith("83 h 20 min left")
+    # 100 a second from the first sample on; 16,000 are expected in the eight shards.
+    assert lines == [
+        "5/10 shards, 3,000 samples, 100.0/s, 2 min left, 1 without a score",
+        "8/10 shards, 6,000 samples, 100.0/s, 2 min left, 3 without a score",
+    ]
+
+
+def test_a_run_that_waits_says_so(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Bar(10, 0)
+    clock[0] = 40.0
+    bar.show(Progress(0))
+    clock[0] = 80.0
+    bar.show(Progress(0, 50, 0, 1, 100))
+    clock[0] = 111.0
+    bar.show(Progress(0, 50, 0, 1, 100))
+    assert capsys.readouterr().err.splitlines() == [
+        "0/10 shards, nothing for 40 s: waiting for the servers?",
+        "0/10 shards, 50 samples",
+        "0/10 shards, 50 samples, nothing for 31 s: waiting for the servers?",
+    ]
 
 
 @pytest.mark.parametrize(

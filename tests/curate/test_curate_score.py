@@ -295,6 +295,40 @@ def test_a_shard_that_cannot_be_read_stops_no_other(
     assert sorted(rows_of(tmp_path / "out")) == ["00000", "00002"]
 
 
+@pytest.mark.parametrize("out", [".", "scores", "../in"])
+def test_an_output_in_the_input_is_refused_before_anything_is_touched(
+    out: str, tmp_path: Path, tiny_server: EmbeddedServer
+) -> None:
+    img2dataset(tmp_path / "in", shards=1, samples=4)
+    before = {name: (tmp_path / "in" / name).read_bytes() for name in all_files(tmp_path / "in")}
+    for given in (tmp_path / "in", f"{tmp_path}/in/*.tar"):
+        done = curate(
+            *("score", given, "-o", tmp_path / "in" / out, "--url", tiny_server.grpc_url),
+            *("--tar-min", 9),
+        )
+        if out == "scores" and str(given).endswith(".tar"):
+            assert done.returncode == 0  # the pattern takes no results for input
+            continue
+        assert done.returncode == 2 and "lies in the" in done.stderr
+        after = {name: (tmp_path / "in" / name).read_bytes() for name in all_files(tmp_path / "in")}
+        assert after == before
+
+
+def test_a_table_that_has_grown_is_counted_once(
+    tmp_path: Path, tiny_server: EmbeddedServer
+) -> None:
+    for rows in (3, 5, 2):
+        table = pa.table({"key": [str(n) for n in range(rows)], "jpg": [photo(1)] * rows})
+        pq.write_table(table, tmp_path / "t.parquet")
+        done = curate(
+            *("score", tmp_path / "t.parquet", "-o", tmp_path / "out"),
+            *("--url", tiny_server.grpc_url, "--rows-per-shard", 3),
+        )
+        assert done.returncode == 0, done.stderr
+        assert Results.open(str(tmp_path / "out")).samples == rows
+        assert sum(map(len, rows_of(tmp_path / "out").values())) == rows
+
+
 def test_new_images_further_down_in_a_folder_are_scored(
     tmp_path: Path, tiny_server: EmbeddedServer
 ) -> None:

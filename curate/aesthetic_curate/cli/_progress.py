@@ -13,6 +13,7 @@ from aesthetic_curate.runs import Progress as Moment
 
 LINE_EVERY_S = 30.0  # in a log, which no terminal redraws
 SURE_AFTER_S = 5.0  # of scoring, before a time left is named
+QUIET_S = 10.0  # without a sample: then it is said
 
 
 class Bar:
@@ -20,7 +21,8 @@ class Bar:
 
     def __init__(self, shards: int, done: int) -> None:
         self._total, self._before = shards, done
-        self._first_s: float | None = None  # when the first sample was done
+        self._first: tuple[float, Moment] | None = None  # when the first samples were done
+        self._last = (time.monotonic(), 0)  # when the number of samples last changed
         self._said_s = time.monotonic()
         console = Console(stderr=True)
         self._bar: Progress | None = None
@@ -31,6 +33,11 @@ class Bar:
 
     def show(self, moment: Moment) -> None:
         """Take in where the run is."""
+        now = time.monotonic()
+        if moment.samples and self._first is None:
+            self._first = (now, moment)
+        if moment.samples != self._last[1]:
+            self._last = (now, moment.samples)
         if self._bar is not None:
             share = moment.share(self._total - self._before)
             self._bar.update(self._task, completed=share, description=self._line(moment))
@@ -51,20 +58,29 @@ class Bar:
 
     def _line(self, moment: Moment) -> str:
         parts = [f"{self._before + moment.shards_done}/{self._total} shards"]
-        if moment.samples:
-            now = time.monotonic()
-            if self._first_s is None:
-                self._first_s = now
-            seconds = now - self._first_s
+        if self._first is not None:
             parts.append(f"{moment.samples:,} samples")
-            if seconds >= 1:
-                parts.append(f"{moment.samples / seconds:,.1f}/s")
+            parts += self._pace(moment)
             if moment.failed:
                 parts.append(f"{moment.failed:,} without a score")
-            share = moment.share(self._total - self._before)
-            if seconds >= SURE_AFTER_S and share:
-                parts.append(f"{_duration(seconds * (1 - share) / share)} left")
+        quiet_s = time.monotonic() - self._last[0]
+        if quiet_s >= QUIET_S:
+            parts.append(f"nothing for {_duration(quiet_s)}: waiting for the servers?")
         return ", ".join(parts)
+
+    def _pace(self, moment: Moment) -> list[str]:
+        """Samples a second and the time left, from what came after the first samples."""
+        assert self._first is not None
+        first_s, first = self._first
+        seconds, samples = time.monotonic() - first_s, moment.samples - first.samples
+        if seconds < 1 or not samples:
+            return []
+        pace = [f"{samples / seconds:,.1f}/s"]
+        share = moment.share(self._total - self._before)
+        gained = share - first.share(self._total - self._before)
+        if seconds >= SURE_AFTER_S and gained > 0:
+            pace.append(f"{_duration(seconds * (1 - share) / gained)} left")
+        return pace
 
 
 def _duration(seconds: float) -> str:

@@ -26,15 +26,15 @@ from aesthetic_curate.config import (
 from aesthetic_curate.errors import NoSamplesError
 from aesthetic_curate.inputs import find_shards
 from aesthetic_curate.local_heads import LocalHeads, heads_file
-from aesthetic_curate.manifest import write_manifest
 from aesthetic_curate.options import InputOptions
-from aesthetic_curate.runs import Plan, Summary, plan
+from aesthetic_curate.places import check_inputs, check_shards
+from aesthetic_curate.runs import Plan, Summary, begin, plan
 from aesthetic_curate.runs import run as run_shards
 from aesthetic_curate.scoring import Unread
 from aesthetic_curate.servers import Servers
 from aesthetic_curate.shards import Shard
-from aesthetic_curate.storage import Folder
 
+FIRST_PATIENCE_S = 30.0
 DEFAULT_WORKERS = 2  # while one reads the end of its shard, the other keeps the servers busy
 
 
@@ -156,7 +156,9 @@ def run(arguments: argparse.Namespace) -> int:
     """
     _check(arguments)
     options = _options(arguments)
+    check_inputs(arguments.input, arguments.output)
     shards = find_shards(arguments.input, options)
+    check_shards(shards, arguments.output)
     mine = shards[arguments.shard_index :: arguments.shard_count][: arguments.limit]
     if not mine:
         raise NoSamplesError(
@@ -164,7 +166,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{len(shards)} shards"
         )
     with _job(arguments, options, mine) as job:
-        write_manifest(Folder(job.out), shards)
+        begin(shards, job.out)
         todo = plan(mine, job)
         _say(todo, job)
         summary = Summary()
@@ -227,6 +229,8 @@ def _job(
         timeout_s=arguments.timeout,
         patience_s=arguments.patience,
     )
+    if arguments.tar_min is not None and all(shard.kind == "embeddings" for shard in shards):
+        raise InputError("--tar-min writes tars of images; these are stored embeddings alone")
     if arguments.local:
         if any(shard.kind != "embeddings" for shard in shards):
             raise InputError("--local scores stored embeddings; images need the tower of a server")
@@ -243,7 +247,8 @@ def _job(
 
 
 def _asked(draft: Job, arguments: argparse.Namespace) -> Job:
-    servers = Servers(draft)
+    # A wrong address is to be told of soon; a server that is away later is waited for.
+    servers = Servers(replace(draft, patience_s=min(FIRST_PATIENCE_S, draft.patience_s)))
     try:
         return _known(draft, arguments, servers.heads(), servers.provenance())
     finally:

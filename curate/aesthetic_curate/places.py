@@ -1,0 +1,40 @@
+"""Inputs and outputs lie apart: results must never be written over a data set, or read as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from aesthetic_client.errors import InputError
+from aesthetic_curate.locations import is_local, local_path
+from aesthetic_curate.shards import Shard
+
+
+def check_inputs(inputs: Sequence[str], out: str) -> None:
+    """Raises InputError for an output in an input folder: a rerun would find its own results."""
+    for given in inputs:
+        if _lies_in(out, given):
+            raise InputError(
+                f"the output folder {out} lies in the input {given}: a rerun would take its own "
+                "results for input; name a folder beside it"
+            )
+
+
+def check_shards(shards: Sequence[Shard], out: str) -> None:
+    """Raises InputError where an input lies in the output folder."""
+    for shard in shards:
+        for url in (shard.url, shard.metadata_url):
+            if url is not None and _lies_in(url, out):
+                raise InputError(
+                    f"the input {url} lies in the output folder {out}, where it would be written "
+                    "over, or taken for a result; name another output folder"
+                )
+
+
+def _lies_in(url: str, folder: str) -> bool:
+    return (_real(url) + "/").startswith(_real(folder) + "/")
+
+
+def _real(url: str) -> str:
+    url = local_path(url)
+    return (os.path.realpath(url) if is_local(url) else url).rstrip("/")
