@@ -9,6 +9,7 @@ import errno
 import glob
 import itertools
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -18,11 +19,13 @@ from aesthetic_curate.errors import CurationError, UnreadableError
 
 Result = TypeVar("Result")
 
+_CHAIN = re.compile(r"[A-Za-z0-9_+-]+::")  # "/a/std::vector.png" is a path
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further try at a URL
 
 
 def is_local(url: str) -> bool:
-    return "://" not in url and "::" not in url
+    """Whether this is no URL ("s3://...") and no chain of them ("simplecache::...")."""
+    return "://" not in url and not _CHAIN.match(url)
 
 
 def local_path(url: str) -> str:
@@ -154,6 +157,8 @@ def read_file(url: str, limit: int) -> bytes:
             data = try_often(lambda fs, path: fs.cat_file(path), url) if size <= limit else b""
     except OSError as error:
         raise unreadable(url, error) from error
+    except ValueError as error:  # a path with a zero byte
+        raise UnreadableError(f"{url}: {error}") from error
     if size > limit:
         raise UnreadableError(
             f"{url}: the file has {size / 2**20:.0f} MB, the limit is {limit >> 20}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from webdataset import tariterators
 
 from aesthetic_curate.errors import UnreadableError
+from aesthetic_curate.inputs import find_shards
 from aesthetic_curate.opening import open_source
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.samples import Sample
@@ -143,6 +145,61 @@ def test_files_that_cannot_be_read_are_rows(tmp_path: Path) -> None:
         assert "the file has 200 MB, the limit is 128" in chunk.samples[2].error
         with pytest.raises(UnreadableError, match=r"1\.jpg"):
             source.members(1)
+
+
+def test_names_that_look_like_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "a::b", **{"std::vector.png": b"v", "std::vector.txt": b"t"})
+    (one,) = find_shards([str(folder)], OPTIONS)
+    assert [(s.key, s.image) for s in samples(one)] == [("std::vector", b"v")]
+    monkeypatch.chdir(folder)
+    with open_source(shard("."), OPTIONS) as source:
+        assert [m.data for m in source.members(0)] == [b"v", b"t"]
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.2")
+    write(tmp_path, **{f"{name}.jpg": b"c", f"{name}.txt": b"t", "d.jpg": b"d"})
+    (one,) = find_shards([str(tmp_path)], OPTIONS)
+    with open_source(one, OPTIONS) as source:
+        (chunk,) = source.chunks()
+        assert list(chunk.samples) == [
+            Sample("caf\\udce9.2", b"c", "caf\\udce9.2.jpg"),
+            Sample("d", b"d", "d.jpg"),
+        ]
+        assert chunk.metadata.to_pydict() == {"txt": ["t", None]}
+        assert dict(source.notes) == {}
+        target = io.BytesIO()
+        source.append_to(0, target)
+        (tmp_path / f"{name}.jpg").unlink()
+        (chunk,) = source.chunks()
+        assert chunk.samples[0].status == "unreadable"
+        assert chunk.samples[0].error.endswith("caf\\udce9.2.jpg: there is no such file")
+    target.write(bytes(1024))
+    target.seek(0)
+    with tarfile.open(fileobj=target) as tar:
+        assert tar.getnames() == ["caf\\udce9_2.jpg", "caf\\udce9_2.txt"]
+
+
+def test_files_beside_an_image_have_no_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aesthetic_curate.folders.MAX_FILE_BYTES", 1000)
+    write(tmp_path, **{"0.jpg": b"0", "0.npy": b"n" * 2000, "0.txt": b"t", "1.jpg": b"1" * 2000})
+    with open_source(shard(tmp_path), OPTIONS) as source:
+        (tmp_path / "0.txt").unlink()  # after it was listed
+        assert [(m.extension, m.data) for m in source.members(0)] == [
+            ("jpg", b"0"),
+            ("npy", b"n" * 2000),
+        ]
+        assert source.notes["unreadable_files"] == 1
+        target = io.BytesIO()
+        source.append_to(0, target)
+        with pytest.raises(UnreadableError, match=r"1\.jpg: the file has"):
+            source.append_to(1, target)
+    target.write(bytes(1024))
+    target.seek(0)
+    with tarfile.open(fileobj=target) as tar:
+        assert tar.getnames() == ["0.jpg", "0.npy"]
 
 
 def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:

@@ -132,6 +132,14 @@ def test_paths_are_looked_up_from_the_parquet(tmp_path: Path) -> None:
     assert found[0].name == "a.jpg"
 
 
+def test_a_path_with_a_zero_byte_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    path = write(tmp_path / "t.parquet", {"path": ["a\0.jpg", "a.jpg"]})
+    found = samples(table(path))
+    assert [(s.status, s.image) for s in found] == [("unreadable", None), ("ok", b"a")]
+    assert found[0].error.endswith("embedded null byte")
+
+
 def test_a_remote_table_of_paths(memory: str) -> None:
     fs = fsspec.filesystem("memory")
     fs.pipe_file("/bucket/images/0.jpg", b"zero")
