@@ -61,7 +61,7 @@ def test_a_server_that_refuses_everything_stops_the_run(tmp_path: Path) -> None:
     scorer, settings = Told(lambda sample: None), job(tmp_path / "out")
     done = [score_shard(shard, settings, scorer) for shard in shards[:2]]  # type: ignore[arg-type]
     assert [one["statuses"] for one in done] == [{"no_image": 20, "refused": 20}] * 2
-    with pytest.raises(StoppedError, match="refused 50 images .*CUDA out of memory"):
+    with pytest.raises(StoppedError, match=r"refused 50 images .*CUDA out of memory"):
         score_shard(shards[2], settings, scorer)  # type: ignore[arg-type]
     assert not list((tmp_path / "out").glob("*2*"))
 
