@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-from aesthetic_curate.locations import list_folder, parent
+from aesthetic_curate.locations import is_file, is_local, list_folder, parent
 
 _KINDS: tuple[tuple[str, Literal["tar", "table", "array"]], ...] = (
     (r"\.tar(\.(gz|bz2|xz|zst))?|\.t(gz|bz2|xz)", "tar"),
@@ -62,6 +62,8 @@ class Layout:
         folder = parent(url)
         if folder not in self._folders:
             self._folders[folder] = list_folder(folder)
+        if not self._folders[folder] and not is_local(url):
+            return is_file(url)  # many servers list nothing, and give what is asked for
         return url.rpartition("/")[2] in self._folders[folder]
 
     def _has_images(self, url: str) -> bool:

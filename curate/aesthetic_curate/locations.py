@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 
 _CHAIN = re.compile(r"[A-Za-z0-9_+-]+::")  # "/a/std::vector.png" is a path
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further try at a URL
+_REFUSALS = (401, 403, 405)
 
 
 def is_local(url: str) -> bool:
@@ -70,13 +71,17 @@ def list_files(url: str) -> list[str]:
 
 
 def list_folder(url: str) -> set[str]:
-    """The names of what lies directly in a folder, empty where there is none."""
+    """The names of what lies directly in a folder, empty where there is none, or none is told."""
     try:
         if is_local(url):
             return set(os.listdir(url))
         names: list[str] = try_often(lambda fs, path: fs.ls(path, detail=False), url)
     except OSError:
         return set()
+    except UnreadableError as error:
+        if _is_refusal(error.__cause__):
+            return set()
+        raise
     return {name.rstrip("/").rpartition("/")[2] for name in names}
 
 
@@ -187,7 +192,7 @@ def try_often(
         except Exception as error:  # each file system has its own errors
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            if wait is None or isinstance(error, PermissionError):
+            if wait is None or _is_refusal(error):
                 raise error_type(f"{url}: {_reason(error)}") from error
             time.sleep(wait)
     raise AssertionError("unreachable")
@@ -202,6 +207,12 @@ def _file_system(url: str) -> tuple[Any, str]:
         raise InputError(f"{url}: {error}; install that package beside this one") from None
     except (ValueError, OSError) as error:
         raise InputError(f"{url}: {error}") from None
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    # Not every file system makes a PermissionError of what a server forbids.
+    answers = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    return isinstance(error, PermissionError) or any(answer in _REFUSALS for answer in answers)
 
 
 def unreadable(url: str, error: OSError) -> UnreadableError:

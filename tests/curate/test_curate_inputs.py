@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -263,3 +268,42 @@ def test_remote_tars_tables_and_folders(tmp_path: Path, memory: str) -> None:
     (gone,) = find_shards([f"{memory}/data/00009.tar"], OPTIONS)
     with pytest.raises(UnreadableError, match=r"00009\.tar: there is no such file"):
         open_source(gone, OPTIONS).__enter__()
+
+
+class Unlisted(SimpleHTTPRequestHandler):
+    """Gives files, and refuses to list folders, as most servers do."""
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+    def list_directory(self, path: object) -> None:
+        self.send_error(int(Path(self.directory, "refusal").read_text()))
+
+
+@pytest.fixture
+def unlisted(tmp_path: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Unlisted, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("refusal", ["403", "404"])
+def test_a_server_that_lists_nothing(
+    tmp_path: Path, unlisted: str, refusal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aesthetic_curate.locations.WAITS", (10.0,))
+    (tmp_path / "refusal").write_text(refusal)
+    img2dataset(tmp_path / "data", shards=2, samples=3)
+    (tmp_path / "data" / "00001.parquet").unlink()
+    urls = [f"{unlisted}/data/0000{index}.tar" for index in range(2)]
+    started = time.monotonic()
+    found = find_shards(urls, OPTIONS)
+    assert time.monotonic() - started < 8  # what was refused is not tried again
+    assert [shard.metadata_url for shard in found] == [f"{unlisted}/data/00000.parquet", None]
+    with open_source(found[0], OPTIONS) as source:
+        (chunk,) = source.chunks()
+        assert chunk.metadata["caption"].to_pylist() == ["sample 0 of 0", "sample 1 of 0"]
