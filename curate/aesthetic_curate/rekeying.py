@@ -79,10 +79,11 @@ def _plain_members(raw: bytes) -> list[tuple[str, bytes, int]] | None:
     at = 0
     while at < len(raw):
         head = raw[at : at + tarfile.BLOCKSIZE]
-        if head[345] or head[124] & 0x80:  # a name in two parts, a size that is not octal
+        # A name in two parts, which only POSIX headers have; a size that is not octal.
+        if (head[345] and head[257:265] == tarfile.POSIX_MAGIC) or head[124] & 0x80:
             return None
         at += tarfile.BLOCKSIZE
-        size, mtime = (int(head[of : of + 12].rstrip(b"\0 ") or b"0", 8) for of in (124, 136))
+        size, mtime = _octal(head[124:136]), _seconds(head[136:148])
         data = raw[at : at + size]
         at += size + -size % tarfile.BLOCKSIZE
         if head[156] in tarfile.XHDTYPE and _ONLY_TIMES.fullmatch(data):
@@ -92,6 +93,20 @@ def _plain_members(raw: bytes) -> list[tuple[str, bytes, int]] | None:
         name = head[:100].partition(b"\0")[0].decode(errors="backslashreplace")
         found.append((name, data, mtime))
     return found
+
+
+def _octal(field: bytes) -> int:
+    return int(field.partition(b"\0")[0].strip() or b"0", 8)
+
+
+def _seconds(field: bytes) -> int:
+    """A time, which GNU writes to base 256 before 1970 and from 8**11 on; 0 for what is none."""
+    if field[0] & 0x80:
+        return int.from_bytes(field if field[0] == 0xFF else field[1:], "big", signed=True)
+    try:
+        return _octal(field)
+    except ValueError:
+        return 0
 
 
 def _members(raw: bytes) -> Iterator[tuple[str, bytes, int]]:
@@ -117,23 +132,28 @@ def rekeyed_json(data: bytes, key: str, old: str, old_name: str, id_field: str =
     """A JSON object with `key` as its key, and the old one as `old_name`.
 
     Everything else keeps its bytes: the order, the numbers' digits, the spaces. `id_field` gets the
-    new key too where it holds the old one. A field that has `old_name` already is kept under
-    `source_` and that name. Bytes that are no JSON object come back as they are.
+    new key too where it holds the old one. A field that has `old_name` already, and a "key" that
+    means something else, are kept under `source_` and that name. Bytes that are no JSON object come
+    back as they are.
     """
     try:
         text = data.decode()
         begin, spans = _fields(text)
     except (ValueError, RecursionError):
         return data
-    taken = {name for name, *_ in spans}
+    taken = {KEY, old_name, *(name for name, *_ in spans)}
+    has_key = False
     edits: list[tuple[int, int, str]] = []
     for name, start, value_start, stop in spans:
-        if name == old_name:
-            edits.append((start, value_start, f"{_dumps(_free(old_name, taken))}: "))
-        elif name == KEY or (name == id_field and _is(text[value_start:stop], old)):
+        if name != old_name and name in (KEY, id_field) and _is(text[value_start:stop], old):
+            has_key |= name == KEY
             edits.append((value_start, stop, _dumps(key)))
+        elif name in (KEY, old_name):
+            free = _free(name, taken)
+            taken.add(free)
+            edits.append((start, value_start, f"{_dumps(free)}: "))
     added = f"{_dumps(old_name)}: {_dumps(old)}" + (", " if spans else "")
-    if KEY not in taken:
+    if not has_key:
         added = f"{_dumps(KEY)}: {_dumps(key)}, {added}"
     edits.append((begin, begin, added))
     for start, stop, new in sorted(edits, reverse=True):

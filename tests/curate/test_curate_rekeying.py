@@ -42,8 +42,17 @@ NEW, OLD = "000010002", "000000017"
             '"source_old_key": 0}',
         ),
         (
-            '{"key": "a", "key": "b"}',
-            '{"old_key": "000000017", "key": "000010002", "key": "000010002"}',
+            '{"key": "C minor"}',
+            '{"key": "000010002", "old_key": "000000017", "source_key": "C minor"}',
+        ),
+        (
+            '{"key": "a", "source_key": 1, "key": ["b"]}',
+            '{"key": "000010002", "old_key": "000000017", "source_source_key": "a", '
+            '"source_key": 1, "source_source_source_key": ["b"]}',
+        ),
+        (
+            '{"key": "a", "key": "000000017"}',
+            '{"old_key": "000000017", "source_key": "a", "key": "000010002"}',
         ),
         (
             '{"x": NaN, "y": -Infinity}',
@@ -123,6 +132,30 @@ def test_what_webdataset_writes_takes_the_quick_way(monkeypatch: pytest.MonkeyPa
         Entry("jpg", b"image", 1_700_000_000),
         Entry("json", b"{}", 1_700_000_000),
     ]
+
+
+@pytest.mark.parametrize("mtime", [-5, -(10**9), 0, 8**11 - 1, 8**11, 2**40])
+def test_times_of_every_age_are_read_and_written(mtime: int) -> None:
+    info = tarfile.TarInfo("a.jpg")
+    info.size, info.mtime = 5, mtime
+    raw = info.tobuf(tarfile.GNU_FORMAT) + b"image" + bytes(507)
+    entries = read_entries(raw, "a")
+    assert entries == [Entry("jpg", b"image", mtime)]
+    written = b"".join(tar_entries(NEW, entries))
+    with tarfile.open(fileobj=io.BytesIO(written + end_of_tar(len(written)))) as tar:
+        assert [(one.name, one.mtime) for one in tar] == [(f"{NEW}.jpg", max(0, mtime))]
+
+
+def test_what_is_no_time_is_the_beginning_of_time() -> None:
+    raw = bytearray(tar_of(("a.jpg", b"image"), form=tarfile.GNU_FORMAT))
+    raw[136:148] = b"no time here"
+    assert read_entries(bytes(raw), "a") == [Entry("jpg", b"image", 0)]
+
+
+def test_the_times_in_gnu_headers_are_no_part_of_a_name() -> None:
+    raw = bytearray(tar_of(("a.jpg", b"image"), form=tarfile.GNU_FORMAT))
+    raw[345:357] = b"14524770400\0"  # the time of access, as tar --incremental notes it
+    assert read_entries(bytes(raw), "a") == [Entry("jpg", b"image", 1_700_000_000)]
 
 
 def test_names_in_other_encodings_are_found() -> None:
