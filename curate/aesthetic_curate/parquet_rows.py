@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from aesthetic_curate.errors import UnreadableError
+from aesthetic_curate.samples import CHUNK_ROWS
 from aesthetic_curate.storage import local_copy
 
 BUFFER_BYTES = 4 * 2**20
@@ -55,6 +56,39 @@ class ParquetRows:
         except (pa.ArrowException, OSError) as error:
             raise not_parquet(self.url, error) from error
 
+    def batches(
+        self, start: int, stop: int, names: Sequence[str], batch_bytes: int
+    ) -> Iterator[tuple[int, pa.Table]]:
+        """The rows [start, stop) in order, at most CHUNK_ROWS and about `batch_bytes` at once.
+
+        With each batch the number of its first row. Raises UnreadableError.
+        """
+        first, last = np.searchsorted(self.starts, [start, stop - 1], "right") - 1
+        if start >= stop:
+            return
+        groups = list(range(int(first), int(last) + 1))
+        position = int(self.starts[first])
+        rows = self._batch_rows(groups, batch_bytes)
+        batches = self.file.iter_batches(rows, groups, list(names))
+        while True:
+            try:
+                batch = next(batches, None)
+            except (pa.ArrowException, OSError) as error:
+                raise not_parquet(self.url, error) from error
+            if batch is None:
+                return
+            begin, end = max(position, start), min(position + len(batch), stop)
+            if begin < end:
+                yield begin, pa.Table.from_batches([batch.slice(begin - position, end - begin)])
+            position += len(batch)
+
+    def _batch_rows(self, groups: list[int], batch_bytes: int) -> int:
+        """Rows that hold about so many bytes, by what the parquet says of its row groups."""
+        found = [self.file.metadata.row_group(group) for group in groups]
+        size = sum(group.total_byte_size for group in found)
+        rows = sum(group.num_rows for group in found)
+        return int(min(CHUNK_ROWS, max(1, batch_bytes * rows // max(1, size))))
+
     def take(self, rows: NDArray[np.int64], names: Sequence[str] | None = None) -> pa.Table:
         """These rows in this order, nulls for those below 0. Raises UnreadableError."""
         columns = None if names is None else tuple(names)
@@ -92,6 +126,35 @@ class ParquetRows:
         while len(self._cache) > 1 and sum(t.nbytes for t in self._cache.values()) > CACHE_BYTES:
             self._cache.popitem(last=False)
         return table
+
+
+class RowCursor:
+    """Rows one by one: in ascending order the file is read once, and one batch is in memory."""
+
+    def __init__(self, table: ParquetRows, names: Sequence[str], batch_bytes: int) -> None:
+        self._table, self._names, self._batch_bytes = table, names, batch_bytes
+        self._batches: Iterator[tuple[int, pa.Table]] = iter(())
+        self._batch = pa.table({})
+        self._start, self._stop = 0, -1  # of the batch
+
+    def row(self, number: int) -> pa.Table:
+        """One row, of the columns by `names`. Raises UnreadableError."""
+        if not self._start <= number < self._stop:
+            self._find(number)
+        return self._batch.slice(number - self._start, 1)
+
+    def _find(self, number: int) -> None:
+        starts = self._table.starts
+        group_start = starts[np.searchsorted(starts, number, "right") - 1]
+        if number < self._start or group_start > self._stop:
+            end = len(self._table)
+            self._batches = self._table.batches(number, end, self._names, self._batch_bytes)
+        self._batch, self._stop = pa.table({}), -1  # the old batch goes before the next is read
+        for start, batch in self._batches:
+            if number < start + len(batch):
+                self._batch, self._start, self._stop = batch, start, start + len(batch)
+                return
+        raise IndexError(number)
 
 
 def not_parquet(url: str, error: Exception) -> UnreadableError:

@@ -7,7 +7,6 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from aesthetic_client.errors import InputError
@@ -18,8 +17,8 @@ from aesthetic_curate.errors import UnreadableError
 from aesthetic_curate.grouped_source import CHUNK_BYTES, gathered
 from aesthetic_curate.locations import is_local, join, local_path, parent
 from aesthetic_curate.options import InputOptions
-from aesthetic_curate.parquet_rows import ParquetRows, not_parquet
-from aesthetic_curate.samples import CHUNK_ROWS, Chunk, Member, Sample
+from aesthetic_curate.parquet_rows import ParquetRows, RowCursor
+from aesthetic_curate.samples import Chunk, Member, Sample
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.table_columns import find_columns, metadata_columns
 from aesthetic_curate.tar_entries import write_entries
@@ -58,6 +57,9 @@ class TableSource:
             self._table.close()
             raise
         self._metadata = metadata_columns(schema)
+        names = dict.fromkeys([*self._metadata, self._columns.image, self._columns.key])
+        self._names = [name for name in names if name]
+        self._cursor = RowCursor(self._table, self._names, CHUNK_BYTES)
         self._start = min(shard.start, len(self._table))
         stop = len(self._table) if shard.stop is None else min(shard.stop, len(self._table))
         self._stop = max(self._start, stop)
@@ -86,7 +88,7 @@ class TableSource:
         self._table.close()
 
     def _keyed_members(self, row: int) -> tuple[str, list[Member]]:
-        table = self._table.take(np.array([self._start + row]))
+        table = self._cursor.row(self._start + row)
         (found,) = self._rows_of(table, self._start + row)
         members = []
         sample = self._sample(found)
@@ -124,7 +126,8 @@ class TableSource:
 
     def _rows(self, tables: deque[pa.Table]) -> Iterator[_Row]:
         """The rows; the metadata of those that were begun is appended to `tables`."""
-        for first, table in self._batches():
+        batches = self._table.batches(self._start, self._stop, self._names, CHUNK_BYTES)
+        for first, table in batches:
             if self._metadata:
                 tables.append(table.select(self._metadata))
             yield from self._rows_of(table, first)
@@ -145,38 +148,6 @@ class TableSource:
         for number, (key, one, address) in enumerate(zip(keys, data, addresses, strict=True)):
             # Numbered in the whole file: a slice does not change a key.
             yield _Row(f"{first + number:09d}" if key is None else str(key), one, address)
-
-    def _batches(self) -> Iterator[tuple[int, pa.Table]]:
-        """The number of a batch's first row, and the batch, cut to the slice."""
-        table = self._table
-        first, last = np.searchsorted(table.starts, [self._start, self._stop - 1], "right") - 1
-        if self._start >= self._stop:
-            return
-        groups = list(range(int(first), int(last) + 1))
-        names = list(dict.fromkeys([*self._metadata, self._columns.image, self._columns.key]))
-        position = int(table.starts[first])
-        batches = table.file.iter_batches(
-            self._batch_rows(groups), groups, [name for name in names if name]
-        )
-        while True:
-            try:
-                batch = next(batches, None)
-            except (pa.ArrowException, OSError) as error:
-                raise not_parquet(self._url, error) from error
-            if batch is None:
-                return
-            begin, end = max(position, self._start), min(position + len(batch), self._stop)
-            if begin < end:
-                cut = batch.slice(begin - position, end - begin)
-                yield begin, pa.Table.from_batches([cut])
-            position += len(batch)
-
-    def _batch_rows(self, groups: list[int]) -> int:
-        """Rows that hold about CHUNK_BYTES, by what the parquet says of its row groups."""
-        found = [self._table.file.metadata.row_group(group) for group in groups]
-        size = sum(group.total_byte_size for group in found)
-        rows = sum(group.num_rows for group in found)
-        return int(min(CHUNK_ROWS, max(1, CHUNK_BYTES * rows // max(1, size))))
 
 
 def _take(tables: deque[pa.Table], rows: int) -> pa.Table:

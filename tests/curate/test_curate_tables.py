@@ -210,6 +210,33 @@ def test_chunks_of_large_images_are_short(tmp_path: Path, monkeypatch: pytest.Mo
     assert [s.image for chunk in found for s in chunk.samples] == columns["image"]
 
 
+def test_rows_of_a_large_row_group_are_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).bytes
+    images = [noise(10_000) for _ in range(2000)]
+    columns = {"image": images, "n": list(range(2000)), "raw": [noise(10_000)] * 2000}
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table(columns), path, row_group_size=1500, write_batch_size=32)
+    begun: list[int] = []
+    batches = ParquetRows.batches
+
+    def counted(self: ParquetRows, start: int, *rest: Any) -> Any:
+        begun.append(start)
+        return batches(self, start, *rest)
+
+    monkeypatch.setattr(ParquetRows, "batches", counted)
+    with open_source(table(path, 10), OPTIONS) as source:
+        before, most = pa.total_allocated_bytes(), 0
+        for row in (0, 3, 3, 300, 1200, 1489, 1490, 1989, 700, 701, 1980):
+            image, record = source.members(row)
+            assert image.data == images[row + 10]
+            assert json.loads(record.data) == {"n": row + 10}
+            most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 12 * 2**20  # the first row group has 15 MB of images, and as much of the rest
+    assert begun == [10, 710, 1990]  # again for a row before, and past the rest of a row group
+
+
 def test_entries_of_a_row(tmp_path: Path) -> None:
     path = write(
         tmp_path / "t.parquet",
