@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
@@ -18,11 +18,13 @@ from aesthetic_curate.grouped_source import CHUNK_BYTES, gathered
 from aesthetic_curate.locations import is_local, join, local_path, parent
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.parquet_rows import ParquetRows, RowCursor
-from aesthetic_curate.samples import Chunk, Member, Sample
+from aesthetic_curate.samples import CHUNK_ROWS, Chunk, Member, Sample
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.table_columns import find_columns, metadata_columns
 from aesthetic_curate.tar_entries import write_entries
 
+GIVEN_ROWS = 4 * CHUNK_ROWS  # images that are kept after they were given out,
+GIVEN_BYTES = 256 * 2**20  # and their bytes
 _MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"BM", "bmp"))
 
 
@@ -36,8 +38,9 @@ class TableSource:
     """Rows [start, stop) of a parquet; it is read once through, by row groups.
 
     The key is the key column's text, or the row's number in the file. Files are looked up from the
-    parquet's folder. Addresses on a network are read ahead by `url_threads` threads. All columns
-    but those of encoded files are metadata. Raises UnreadableError, or InputError for a table
+    parquet's folder. Addresses on a network are read ahead by `url_threads` threads; `members` and
+    `append_to` give the bytes that `chunks` gave last, as long as they are at hand. All columns but
+    those of encoded files are metadata. Raises UnreadableError, or InputError for a table
     without images.
     """
 
@@ -64,6 +67,7 @@ class TableSource:
         stop = len(self._table) if shard.stop is None else min(shard.stop, len(self._table))
         self._stop = max(self._start, stop)
         self._ahead = ReadAhead(options.url_threads)
+        self._given = _Given()
 
     def __len__(self) -> int:
         return self._stop - self._start
@@ -71,8 +75,11 @@ class TableSource:
     def chunks(self) -> Iterator[Chunk]:
         """Every sample, in order, read as it is asked for. Raises UnreadableError."""
         tables: deque[pa.Table] = deque()
-        rows = self._rows(tables)
-        for samples in gathered(self._samples(rows)):
+        first = 0
+        for samples in gathered(self._samples(self._rows(tables))):
+            if self._columns.image_kind == "text":
+                self._given.add(first, samples)
+            first += len(samples)
             yield Chunk(samples, _take(tables, len(samples)) if self._metadata else None)
 
     def members(self, row: int) -> list[Member]:
@@ -91,7 +98,8 @@ class TableSource:
         table = self._cursor.row(self._start + row)
         (found,) = self._rows_of(table, self._start + row)
         members = []
-        sample = self._sample(found)
+        image = self._given.image(row)
+        sample = Sample(found.key, image, found.address or "") if image else self._sample(found)
         if sample.status == "unreadable":
             raise UnreadableError(sample.error)
         if sample.image is not None:
@@ -148,6 +156,26 @@ class TableSource:
         for number, (key, one, address) in enumerate(zip(keys, data, addresses, strict=True)):
             # Numbered in the whole file: a slice does not change a key.
             yield _Row(f"{first + number:09d}" if key is None else str(key), one, address)
+
+
+class _Given:
+    """The images that were given out last, by row: a URL may not give the same a second time."""
+
+    def __init__(self) -> None:
+        self._images: OrderedDict[int, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def add(self, first: int, samples: Sequence[Sample]) -> None:
+        for row, sample in enumerate(samples, first):
+            self._bytes -= len(self._images.pop(row, b""))
+            if sample.image:
+                self._images[row] = sample.image
+                self._bytes += len(sample.image)
+        while len(self._images) > GIVEN_ROWS or self._bytes > GIVEN_BYTES:
+            self._bytes -= len(self._images.popitem(last=False)[1])
+
+    def image(self, row: int) -> bytes | None:
+        return self._images.get(row)
 
 
 def _take(tables: deque[pa.Table], rows: int) -> pa.Table:

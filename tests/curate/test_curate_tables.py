@@ -31,6 +31,7 @@ from aesthetic_curate.options import InputOptions
 from aesthetic_curate.parquet_rows import ParquetRows
 from aesthetic_curate.samples import Chunk, Sample
 from aesthetic_curate.shards import Shard
+from aesthetic_curate.tar_headers import BLOCK
 
 OPTIONS = InputOptions()
 
@@ -286,6 +287,7 @@ class Site(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Page)
         self.asked: Counter[str] = Counter()
         self.at_once = self.most_at_once = 0
+        self.dead = False
         self.lock = threading.Lock()
         self.released = threading.Event()
 
@@ -317,7 +319,7 @@ class Page(BaseHTTPRequestHandler):
 
     def _answer(self, path: str) -> None:
         data = path.encode()
-        if path == "/gone":
+        if path == "/gone" or self.server.dead:
             return self.send_error(404)
         if path == "/down" or (path == "/shaky" and self.server.asked[path] < 3):
             return self.send_error(503)
@@ -394,6 +396,44 @@ def test_many_urls_wait_at_once_and_keep_their_order(tmp_path: Path, site: Site)
     assert [s.name for chunk in found for s in chunk.samples] == urls
     assert [n for chunk in found for n in chunk.metadata["n"].to_pylist()] == list(range(200))
     assert 2 <= site.most_at_once <= 16
+
+
+def test_what_was_downloaded_is_what_is_kept(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aesthetic_curate.tables.GIVEN_ROWS", 300)
+    urls = [f"{site.url}/{index}.jpg" for index in range(600)]
+    path = write(tmp_path / "t.parquet", {"url": ["", *urls]})
+    with open_source(table(path, 1), OPTIONS) as source:
+        assert [len(chunk.samples) for chunk in source.chunks()] == [256, 256, 88]
+        site.dead = True
+        target = io.BytesIO()
+        source.append_to(300, target)
+        assert target.getvalue()[BLOCK:][:8] == b"/300.jpg"
+        assert source.members(599)[0].data == b"/599.jpg"
+        assert site.asked.total() == 600
+        # What is no longer at hand is read again.
+        with pytest.raises(UnreadableError, match=r"/299\.jpg: HTTP 404"):
+            source.members(299)
+        site.dead = False
+        assert source.members(299)[0].data == b"/299.jpg"
+
+
+def test_the_bytes_that_are_kept_have_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aesthetic_curate.tables.GIVEN_BYTES", 20)
+    names = [f"{index}.jpg" for index in range(5)]
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode() * 2)  # 10 bytes
+    path = write(tmp_path / "t.parquet", {"path": names})
+    with open_source(table(path), OPTIONS) as source:
+        for _ in range(2):  # what is given out again counts once
+            list(source.chunks())
+        for name in names:
+            (tmp_path / name).write_bytes(b"other")
+        found = [source.members(row)[0].data for row in range(5)]
+        assert found == [b"other"] * 3 + [b"3.jpg3.jpg", b"4.jpg4.jpg"]
 
 
 def test_a_url_that_never_answers_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
