@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aesthetic_client.errors import InputError
 from aesthetic_curate.grouping import Groups
+from aesthetic_curate.keys import match_keys
 from aesthetic_curate.parquet_rows import ParquetRows
 
 JSON = "json"
@@ -130,31 +131,10 @@ class TableBeside:
         rows = np.full(len(keys), -1, np.int64)
         for name in [key_column] if key_column else [n for n in KEY_COLUMNS if n in names]:
             column = self._table.column(name)
-            for candidate in (keys, pc.replace_substring_regex(keys, "^.*/", "")):
-                rows = rows_of_keys(candidate, column)
-                if np.any(rows >= 0):
-                    return rows
+            rows = match_keys(pa.chunked_array([keys]), column, shared=True)
+            if np.any(rows >= 0):
+                break
         return rows
-
-
-def rows_of_keys(keys: pa.StringArray, column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """(n,) the row of each key in a column, -1 where it is not there. Numbers match padded ones."""
-    if pa.types.is_floating(column.type):  # what pandas makes of numbers with gaps
-        try:
-            column = column.cast(pa.int64())
-        except pa.ArrowInvalid:
-            return np.full(len(keys), -1, np.int64)
-    if pa.types.is_integer(column.type):
-        keys = pc.utf8_ltrim(keys, "0")
-        column = pc.utf8_ltrim(column.cast(pa.string()), "0")
-    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = column.cast(pa.string())
-    else:
-        return np.full(len(keys), -1, np.int64)
-    values = column.combine_chunks()
-    found = pc.index_in(keys, value_set=values, skip_nulls=True)
-    rows: NDArray[np.int64] = pc.fill_null(found, -1).cast(pa.int64()).to_numpy()
-    return rows
 
 
 # --- json --------------------------------------------------------------------------------------

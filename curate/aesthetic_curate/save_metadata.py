@@ -8,7 +8,7 @@ are joined by their id, keep the file's order, and those without an image are ke
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from aesthetic_client.errors import InputError
 from aesthetic_curate.columns import EMBEDDING, KEY
 from aesthetic_curate.errors import UnreadableError
+from aesthetic_curate.keys import match_keys
 from aesthetic_curate.locations import parent
 from aesthetic_curate.results import PARQUET, Results, ScoredShard
 from aesthetic_curate.storage import Folder, local_copy
@@ -101,7 +102,7 @@ def annotate(
         promote_options="permissive",
     )
     id_column = _id_column(table, id_column, target.source)
-    rows = match_rows(table.column(id_column), scored.column(KEY))
+    rows = match_keys(table.column(id_column), scored.column(KEY))
     matched = int((rows >= 0).sum())
     if scored.num_rows and not matched:
         raise InputError(
@@ -117,35 +118,6 @@ def annotate(
     with folder.writing(target.name) as path:
         pq.write_table(table, path, **_layout(metadata))
     return Annotated(folder.path(target.name), table.num_rows, matched, scored.num_rows - matched)
-
-
-def match_rows(ids: pa.ChunkedArray, keys: pa.ChunkedArray) -> NDArray[np.int64]:
-    """For each id the number of the scored row with that key, or -1.
-
-    Whole numbers match keys of digits, whatever zeros precede them. Where an id or a key comes
-    several times, the first one matches the first one, the second the second.
-    """
-    found = _match(ids.to_pylist(), keys.to_pylist())
-    if not (found >= 0).any():  # "17" in the parquet, "000000017" in the tar
-        found = _match(_numbers(ids), _numbers(keys))
-    return found
-
-
-def _match(ids: Sequence[object], keys: Sequence[object]) -> NDArray[np.int64]:
-    waiting: dict[object, deque[int]] = defaultdict(deque)
-    for row, key in enumerate(keys):
-        if key is not None:
-            waiting[key].append(row)
-    return np.array(
-        [waiting[one].popleft() if waiting.get(one) else -1 for one in ids], dtype=np.int64
-    )
-
-
-def _numbers(values: pa.ChunkedArray) -> list[int | None]:
-    return [
-        int(text) if text.isdecimal() else None
-        for text in ("" if value is None else str(value) for value in values.to_pylist())
-    ]
 
 
 def _parquet_of(scored: ScoredShard, dataset: str | None, *, in_place: bool) -> str:

@@ -15,7 +15,7 @@ from curate_datasets import img2dataset, write_tar
 from aesthetic_client.errors import InputError
 from aesthetic_curate.columns import renamed_metadata, scored_schema
 from aesthetic_curate.errors import UnreadableError
-from aesthetic_curate.metadata import columns_of, parse_record, rows_of_keys, typed_array
+from aesthetic_curate.metadata import columns_of, parse_record, typed_array
 from aesthetic_curate.opening import open_source
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.shards import Shard
@@ -149,22 +149,6 @@ def test_the_parquet_goes_before_the_json(tmp_path: Path) -> None:
     assert notes == {"metadata_only": 1, "metadata_missing": 1}
 
 
-@pytest.mark.parametrize(
-    ("column", "expected"),
-    [
-        (pa.array([2, 1, 0]), [2, 1, 0]),
-        (pa.array([2.0, None, 0.0]), [2, -1, 0]),
-        (pa.array(["00001", "00000", None]), [1, 0, -1]),
-        (pa.array(["00001", "00001", "00000"]), [2, 0, -1]),
-        (pa.array([0.5, 1.0, 2.0]), [-1, -1, -1]),
-        (pa.array([b"00000"] * 3), [-1, -1, -1]),
-    ],
-)
-def test_keys_find_their_rows(column: pa.Array, expected: list[int]) -> None:
-    keys = pa.array(["00000", "00001", "00002"])
-    assert rows_of_keys(keys, pa.chunked_array([column])).tolist() == expected
-
-
 def test_keys_with_folders_match_by_their_last_part(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "a.tar", [("./part/7.jpg", b""), ("./part/8.jpg", b"")])
     parquet = tmp_path / "a.parquet"
@@ -206,4 +190,14 @@ def test_repeated_keys_share_a_row(tmp_path: Path) -> None:
     pq.write_table(pa.table({"key": ["0", "1"], "n": [5, 6]}), parquet)
     columns, notes = read(tar, parquet)
     assert columns == {"key": ["0", "0", "1"], "n": [5, 5, 6]}
+    assert notes == {"duplicate_keys": 1}
+
+
+def test_repeated_keys_take_their_rows_in_order(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", [("0.jpg", b"a"), ("0.jpg", b"b"), ("1.jpg", b"c")])
+    parquet = tmp_path / "a.parquet"
+    keys = pa.array(["1", "0", "0"]).dictionary_encode()
+    pq.write_table(pa.table({"key": keys, "n": [6, 5, 7]}), parquet)
+    columns, notes = read(tar, parquet)
+    assert columns["n"] == [5, 7, 6]
     assert notes == {"duplicate_keys": 1}

@@ -19,7 +19,7 @@ from aesthetic_client.contract import HEADS
 from aesthetic_client.errors import InputError
 from aesthetic_curate.errors import OutputError, UnreadableError
 from aesthetic_curate.results import Results
-from aesthetic_curate.save_metadata import Annotated, annotate, find_targets, match_rows
+from aesthetic_curate.save_metadata import Annotated, annotate, find_targets
 
 FURTHER = HEADS[1].output
 
@@ -92,13 +92,18 @@ def test_rows_of_any_order_are_joined_by_id_and_keep_it(tmp_path: Path) -> None:
     assert after[SCORE].to_pylist() == [expected[row] for row in order]
 
 
-@pytest.mark.parametrize("kind", ["numbers", "short text", "large text"])
+@pytest.mark.parametrize(
+    "kind", ["numbers", "floats", "short text", "large text", "with folders", "of a dictionary"]
+)
 def test_ids_of_07_are_numbers_or_text(tmp_path: Path, kind: str) -> None:
     tars = img2dataset(tmp_path / "data", shards=2, samples=21)
     for shard, tar in enumerate(tars):
         numbers = [shard * 10_000 + index for index in range(21)]
         ids = {
             "numbers": pa.array(numbers, pa.int64()),
+            "floats": pa.array(numbers, pa.float64()),
+            "with folders": pa.array([f"part/{number:09d}" for number in numbers]),
+            "of a dictionary": pa.array([str(number) for number in numbers]).dictionary_encode(),
             "short text": pa.array([str(number) for number in numbers]),
             "large text": pa.array([f"{number:09d}" for number in numbers], pa.large_string()),
         }[kind]
@@ -114,21 +119,6 @@ def test_ids_of_07_are_numbers_or_text(tmp_path: Path, kind: str) -> None:
     assert pq.read_table(tars[1].with_suffix(".parquet"))[SCORE].to_pylist() == [
         *drawn(20, 5),
         None,
-    ]
-
-
-def test_repeated_ids_match_in_their_order() -> None:
-    keys = pa.chunked_array([["a", "b", "a", "c"]])
-    assert match_rows(pa.chunked_array([["a", "a", "a", "c", None]]), keys).tolist() == [
-        0,
-        2,
-        -1,
-        3,
-        -1,
-    ]
-    assert match_rows(pa.chunked_array([[7, 5]]), pa.chunked_array([["05", "x"]])).tolist() == [
-        -1,
-        0,
     ]
 
 
