@@ -332,9 +332,7 @@ def pax_header(records: bytes) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT) + records.ljust(padded(len(records)), b"\0")
 
 
-@pytest.mark.parametrize(
-    "records", [b"0 a=b\n", b"1 a=b\n", b"-6 a=b\n", b"29 size=9223372036854775808\n"]
-)
+@pytest.mark.parametrize("records", [b"0 a=b\n", b"28 size=9223372036854775808\n"])
 def test_a_broken_pax_header_keeps_what_is_before(tmp_path: Path, records: bytes) -> None:
     path = write_tar(tmp_path / "a.tar", [("0.jpg", b"x"), ("1.jpg", b"y")])
     blocks = path.read_bytes()
