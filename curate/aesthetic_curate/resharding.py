@@ -188,16 +188,17 @@ def _common_schema(results: Results) -> pa.Schema:
     for other in schemas[1:]:
         schema = unified(schema, other)
     for shard, own in zip(results.shards, schemas, strict=True):
-        # Whole numbers that became floats elsewhere may be too large for them.
-        widened = [
-            field.name
-            for field in own
-            if pa.types.is_integer(field.type)
-            and pa.types.is_floating(schema.field(field.name).type)
-        ]
+        # A wider type need not hold all: a large number is no float, an early date no nanoseconds.
+        widened = [field.name for field in own if _may_lose(field.type, schema.field(field.name))]
         if widened:
             schema = as_text(schema, lossy(results.columns(shard, widened), schema))
     return schema
+
+
+def _may_lose(kind: pa.DataType, common: pa.Field) -> bool:
+    """Whether a column's values are to be looked at; all of them can be text, and null anything."""
+    held = kind == common.type or pa.types.is_null(kind) or pa.types.is_string(common.type)
+    return not held
 
 
 # --- the output folder -------------------------------------------------------------------------

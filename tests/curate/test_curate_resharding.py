@@ -145,3 +145,30 @@ def test_empty_shards_and_shards_without_a_kept_sample_are_passed_over(tmp_path:
     found = Results.open(str(tmp_path / "scored"))
     assert (found.samples, len(found.shards)) == (20, 3)
     assert len(written(tmp_path / "out")) == 10
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (pa.array([2**53 + 1]), pa.array([0.5]), ["9007199254740993", "0.5"]),
+        (pa.array([[2**53 + 1]]), pa.array([[0.5]]), ["[9007199254740993]", "[0.5]"]),
+        (pa.array([2**64 - 1], pa.uint64()), pa.array([-1]), ["18446744073709551615", "-1"]),
+        (pa.array([7], pa.uint64()), pa.array([-1]), [7, -1]),
+        (
+            pa.array([2**34], pa.timestamp("s")),
+            pa.array([1000], pa.timestamp("ns")),
+            ['"2514-05-30 01:53:04"', '"1970-01-01 00:00:00.000001"'],
+        ),
+        (pa.array([None]), pa.array([[1]]), [None, [1]]),
+    ],
+)
+def test_values_that_the_common_type_cannot_hold_become_text(
+    tmp_path: Path, one: pa.Array, other: pa.Array, expected: list[object]
+) -> None:
+    for number, values in enumerate((one, other)):
+        (tar,) = img2dataset(tmp_path / str(number), shards=1, samples=2)  # one failed to download
+        write_shard(tmp_path / "scored", tar, [6.0], name=str(number))
+        path = tmp_path / f"scored/{number}.parquet"
+        pq.write_table(pq.read_table(path).append_column("field", values), path)
+    write(tmp_path / "scored", tmp_path / "out")
+    assert pq.read_table(tmp_path / "out/00000.parquet")["field"].to_pylist() == expected
