@@ -395,7 +395,8 @@ def test_many_urls_wait_at_once_and_keep_their_order(tmp_path: Path, site: Site)
     assert time.monotonic() - started < 100 * 0.05  # one by one they would take 5 s
     assert [s.name for chunk in found for s in chunk.samples] == urls
     assert [n for chunk in found for n in chunk.metadata["n"].to_pylist()] == list(range(200))
-    assert 2 <= site.most_at_once <= 16
+    # The site counts a request until its handler ends, which may be after its answer arrived.
+    assert 2 <= site.most_at_once <= 2 * 16
 
 
 def test_what_was_downloaded_is_what_is_kept(
