@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+
+from aesthetic_client.cli._commands import add_commands
+from aesthetic_client.cli._commands import run_command as run
+
+__all__ = ["COMMANDS", "add_arguments", "run"]
 
 COMMANDS = {
     "score": "score a data set, shard by shard, resumably",
@@ -14,14 +18,4 @@ COMMANDS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, text in COMMANDS.items():
-        sub = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
-        module = importlib.import_module(f"{__name__}.{name}")
-        module.add_arguments(sub)
-        sub.set_defaults(curate=module.run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """What the subcommand returns."""
-    return int(arguments.curate(arguments))
+    add_commands(parser, __name__, COMMANDS)
