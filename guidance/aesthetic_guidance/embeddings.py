@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesthetic_client import Client
+from aesthetic_client._wire import UNIT_TOLERANCE
 from aesthetic_client.contract import EMBEDDING_DIM, PROVENANCE_PREFIX, SEEDED_WEIGHTS
 from aesthetic_client.errors import EmbeddingError
 from aesthetic_client.images import ImageSource
@@ -24,7 +25,6 @@ from aesthetic_export.provenance import metadata_of
 
 FORMAT = "aesthetic-embedding-1"  # `format` of the metadata of our .safetensors
 PUBLISHED_SUFFIX = ".pt"
-UNIT_TOLERANCE = 1e-3  # of a norm; the published means of raw features are 16 to 19 long
 RAW_NEEDED = (
     "these are unit vectors, and the published mean of raw features needs the features' lengths, "
     "which the server does not give: take the mean with each image normalised, or give raw "
