@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from aesthetic_client.errors import InputError
 from aesthetic_curate.columns import KEY, STATUS
-from aesthetic_curate.results import PARQUET, STATS, ScoredShard
+from aesthetic_curate.results import ScoredShard
 from aesthetic_curate.selection import Rows
+from aesthetic_curate.shard_files import PARQUET, STATS, TAR
 
-TAR = ".tar"
 FORMAT = 1  # of a filtered data set
 
 

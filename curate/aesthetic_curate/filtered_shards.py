@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from aesthetic_curate.columns import KEY, renamed_metadata
 from aesthetic_curate.errors import UnreadableError
-from aesthetic_curate.filter_jobs import FORMAT, TAR, FilterJob, OutputShard, Piece
+from aesthetic_curate.filter_jobs import FORMAT, FilterJob, OutputShard, Piece
 from aesthetic_curate.opening import open_source
 from aesthetic_curate.rekeying import (
     JSON,
@@ -30,11 +30,12 @@ from aesthetic_curate.rekeying import (
     rekeyed_json,
     tar_entries,
 )
-from aesthetic_curate.results import PARQUET, STATS, Results, ScoredShard
+from aesthetic_curate.results import Results, ScoredShard
 from aesthetic_curate.rows import ROW_GROUP_ROWS, RowWriter
 from aesthetic_curate.samples import Source
 from aesthetic_curate.schemas import conform
 from aesthetic_curate.selection import Rows
+from aesthetic_curate.shard_files import PARQUET, STATS, TAR
 from aesthetic_curate.stats import ScoreStats
 from aesthetic_curate.storage import Folder, identity
 from aesthetic_curate.tar_entries import tar_key

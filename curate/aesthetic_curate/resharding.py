@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,16 +27,18 @@ from aesthetic_curate.filter_jobs import (
     Settings,
     check_old_key_column,
 )
-from aesthetic_curate.results import STATS, Results, ScoredShard
+from aesthetic_curate.places import lies_in
+from aesthetic_curate.results import Results, ScoredShard
 from aesthetic_curate.schemas import as_text, lossy, unified
 from aesthetic_curate.selection import Criteria, Selection
+from aesthetic_curate.shard_files import PARQUET, STATS, TAR, read_stats
 from aesthetic_curate.storage import READERS, Folder
 
 MANIFEST = "_filter.json"
 SHARD_DIGITS = 5  # as img2dataset and NeMo Curator 0.7 name shards; more where there are more
 KEY_DIGITS = 4  # at least, as there
-DATA = (".tar", ".parquet", STATS)
-_OURS = re.compile(r"\d{5,}(\.tar|\.parquet|_stats\.json)")
+DATA = (TAR, PARQUET, STATS)
+_OURS = re.compile(rf"\d{{5,}}({'|'.join(map(re.escape, DATA))})")
 
 
 @dataclass(frozen=True)
@@ -225,15 +226,11 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def _is_done(folder: Folder, names: set[str], job: FilterJob, shard: OutputShard) -> bool:
     if not names.issuperset(shard.name + suffix for suffix in job.suffixes):
         return False
-    try:
-        stats = json.loads(folder.read_bytes(shard.name + STATS))
-    except (FileNotFoundError, ValueError):
-        return False
-    return isinstance(stats, dict) and stats.get("fingerprint") == job.fingerprint
+    stats = read_stats(folder, shard.name)
+    return stats is not None and stats.get("fingerprint") == job.fingerprint
 
 
 def _check_apart(scored: str, out: str) -> None:
     """Raises InputError for an output below the scores, where it would pass for some of them."""
-    one, other = (os.path.realpath(url) if Folder(url).is_local else url for url in (scored, out))
-    if f"{other}/".startswith(f"{one}/"):
+    if lies_in(out, scored):
         raise InputError(f"{out} lies in {scored}: choose a folder apart from the scores")

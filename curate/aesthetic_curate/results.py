@@ -23,11 +23,10 @@ from aesthetic_curate.config import FORMAT, is_seeded
 from aesthetic_curate.errors import MixedResultsError, NoSamplesError, UnreadableError
 from aesthetic_curate.manifest import read_manifest
 from aesthetic_curate.options import InputOptions
+from aesthetic_curate.shard_files import PARQUET, STATS
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.stats import ScoreStats
 from aesthetic_curate.storage import READERS, Folder, opened
-
-PARQUET, STATS = ".parquet", "_stats.json"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,8 @@ from aesthetic_curate.manifest import read_manifest, write_manifest
 from aesthetic_curate.places import check_shards
 from aesthetic_curate.processes import Seat, map_in_workers, terminations_as_interrupts
 from aesthetic_curate.scorers import open_scorer
-from aesthetic_curate.scoring import STATS_SUFFIX, Unread, Watch, stats_name, try_shard
+from aesthetic_curate.scoring import Unread, Watch, try_shard
+from aesthetic_curate.shard_files import PARQUET, STATS, TAR, read_stats
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.storage import READERS, Folder, identity
 
@@ -75,12 +75,13 @@ def plan(shards: Sequence[Shard], job: Job) -> Plan:
     check_shards(shards, job.out)
     folder = Folder(job.out)
     folder.sweep_all()
+    fingerprint = job.fingerprint
 
     def look(shard: Shard) -> tuple[str, dict[str, Any] | None]:
         stats = read_stats(folder, shard.name)
         if stats is None:
             return "todo", None
-        if stats.get("fingerprint") != job.fingerprint:
+        if stats.get("fingerprint") != fingerprint:
             return "other settings", None
         try:
             same = stats.get("shard") == asdict(shard) and stats.get("input") == identity(shard.url)
@@ -112,18 +113,9 @@ def begin(shards: Sequence[Shard], out: str) -> None:
             continue
         stats = read_stats(folder, name)
         if stats is not None and stats["shard"]["url"] in urls:
-            for suffix in (STATS_SUFFIX, ".parquet", ".tar"):
+            for suffix in (STATS, PARQUET, TAR):
                 folder.remove(name + suffix)
     write_manifest(folder, shards)
-
-
-def read_stats(folder: Folder, shard: str) -> dict[str, Any] | None:
-    """The stats of a shard that is done, None for one that is not."""
-    try:
-        found = json.loads(folder.read_bytes(stats_name(shard)))
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def run(

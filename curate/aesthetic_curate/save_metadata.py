@@ -23,7 +23,8 @@ from aesthetic_curate.columns import EMBEDDING, KEY
 from aesthetic_curate.errors import UnreadableError
 from aesthetic_curate.keys import match_keys
 from aesthetic_curate.locations import parent
-from aesthetic_curate.results import PARQUET, Results, ScoredShard
+from aesthetic_curate.results import Results, ScoredShard
+from aesthetic_curate.shard_files import PARQUET
 from aesthetic_curate.storage import Folder, local_copy
 
 IMAGE_EMBEDDING = "image_embedding"  # as NeMo Curator 0.7 names it

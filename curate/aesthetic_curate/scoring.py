@@ -26,11 +26,11 @@ from aesthetic_curate.outcomes import Outcome
 from aesthetic_curate.rows import RowWriter
 from aesthetic_curate.samples import Chunk, Sample, Source
 from aesthetic_curate.scorers import Scorer
+from aesthetic_curate.shard_files import PARQUET, STATS, TAR
 from aesthetic_curate.shards import Shard
 from aesthetic_curate.stats import ScoreStats
 from aesthetic_curate.storage import Folder, identity
 
-STATS_SUFFIX = "_stats.json"
 REFUSALS = 50  # images refused one after another, for no fault of theirs: the server is broken
 # A tar ends with two empty blocks and fills its last record.
 TAR_BLOCK, TAR_RECORD = 512, 10_240
@@ -46,11 +46,6 @@ class Watch:
         """So many more samples have a row; so many of them no score."""
 
 
-def stats_name(shard: str) -> str:
-    """The name of the file that marks a shard as done."""
-    return shard + STATS_SUFFIX
-
-
 def score_shard(
     shard: Shard, job: Job, scorer: Scorer, watch: Watch | None = None
 ) -> dict[str, Any]:
@@ -62,7 +57,7 @@ def score_shard(
     """
     started_s = time.monotonic()
     folder = Folder(job.out)
-    names = [f"{shard.name}.parquet", f"{shard.name}.tar", stats_name(shard.name)]
+    names = [shard.name + suffix for suffix in (PARQUET, TAR, STATS)]
     before = identity(shard.url)  # an input that is away for now leaves its result done
     folder.remove(names[2])
     tally, watch = Tally(job.config), watch or Watch()
