@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-DType = Literal["BYTES", "UINT8", "FP32"]
+DType = Literal["BYTES", "UINT8", "INT32", "INT64", "FP32"]
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,21 @@ AESTHETIC_PIXELS = Model(
 )
 MODELS = (PREPROCESS, CLIP_IMAGE, AESTHETIC_HEADS, AESTHETIC, AESTHETIC_PIXELS)
 
-# --- decoding by DALI --------------------------------------------------------------------------
+# --- add-ons ------------------------------------------------------------------------------------
 
-# For machines whose GPU outruns their cores' decoding: add-ons, served beside MODELS only where
-# Triton has its DALI backend. Their sources are in model_repository/dali.
+
+@dataclass(frozen=True)
+class AddOn:
+    """Models served beside MODELS where `aesthetic export --with NAME` has added them.
+
+    Their sources are in model_repository/NAME.
+    """
+
+    name: str
+    models: tuple[Model, ...]
+
+
+# For machines whose GPU outruns their cores' decoding; needs a Triton with the DALI backend.
 MAX_DALI_BATCH = 64  # decoded photographs of 16 megapixels: 3 GB of GPU memory
 
 ENCODED = Tensor("encoded", "UINT8", (-1,))  # one encoded image file, as its bytes
@@ -119,7 +130,64 @@ AESTHETIC_DALI = Model(
     MAX_IMAGE_BATCH,
     steps=("preprocess_dali", "clip_image", "aesthetic_heads"),
 )
-OPTIONAL_MODELS = (DALI_DECODE, PREPROCESS_DALI, AESTHETIC_DALI)
+DALI = AddOn("dali", (DALI_DECODE, PREPROCESS_DALI, AESTHETIC_DALI))
+
+# CLIP's text side: a prompt to its embedding, and to what Stable Diffusion 1.x is conditioned on.
+CONTEXT_LENGTH = 77  # tokens, start and end of text included
+TEXT_WIDTH = 768  # of the text transformer
+MAX_PROMPT_BATCH = 32  # 14 GFLOP a prompt
+
+PROMPT = Tensor("prompt", "BYTES", (1,))  # UTF-8
+TOKENS = Tensor("tokens", "INT64", (CONTEXT_LENGTH,))  # padded as Stable Diffusion 1.x pads them
+TOKEN_COUNT = Tensor("token_count", "INT32", (1,))  # of the whole prompt; from 76 on it is cut
+TEXT_EMBEDDING = Tensor("text_embedding", "FP32", (EMBEDDING_DIM,))  # L2-normalised
+LAST_HIDDEN_STATE = Tensor("last_hidden_state", "FP32", (CONTEXT_LENGTH, TEXT_WIDTH))
+
+TOKENIZE = Model("tokenize", (PROMPT,), (TOKENS, TOKEN_COUNT), MAX_PROMPT_BATCH)
+CLIP_TEXT_TOWER = Model(
+    "clip_text_tower", (TOKENS,), (TEXT_EMBEDDING, LAST_HIDDEN_STATE), MAX_PROMPT_BATCH
+)
+CLIP_TEXT = Model(
+    "clip_text",
+    (PROMPT,),
+    (TEXT_EMBEDDING, LAST_HIDDEN_STATE, TOKEN_COUNT),
+    MAX_PROMPT_BATCH,
+    steps=("tokenize", "clip_text_tower"),
+)
+TEXT = AddOn("text", (TOKENIZE, CLIP_TEXT_TOWER, CLIP_TEXT))
+
+# Aesthetic gradients; needs torch where Triton runs.
+MAX_PERSONALIZE_BATCH = 8  # prompts a request, one after the other: some 4 s each on two cores
+
+AESTHETIC_EMBEDDING = Tensor("aesthetic_embedding", "FP32", (EMBEDDING_DIM,))  # of any length
+RECIPE = Tensor("recipe", "BYTES", (1,))  # a JSON object: steps, lr, optimizer, weight ... or {}
+AGREEMENT = Tensor("agreement", "FP32", (-1,))  # before the first and after each step; NaN after
+
+AESTHETIC_PERSONALIZE = Model(
+    "aesthetic_personalize",
+    (PROMPT, AESTHETIC_EMBEDDING, RECIPE),
+    (TEXT_EMBEDDING, LAST_HIDDEN_STATE, AGREEMENT, TOKEN_COUNT),
+    MAX_PERSONALIZE_BATCH,
+)
+PERSONALIZE = AddOn("personalize", (AESTHETIC_PERSONALIZE,))
+
+# Scores with their gradients: score = sum of head_weights * heads + direction . embedding.
+FLOAT_PIXELS = Tensor("float_pixels", "FP32", (3, IMAGE_SIZE, IMAGE_SIZE))  # RGB in [0, 1], CHW
+HEAD_WEIGHTS = Tensor("head_weights", "FP32", (len(HEADS),))  # in the order of HEADS
+DIRECTION = Tensor("direction", "FP32", (EMBEDDING_DIM,))  # a head without a bias, or zeros
+SCORE = Tensor("score", "FP32", (1,))
+PIXEL_GRADIENT = Tensor("pixel_gradient", "FP32", FLOAT_PIXELS.dims)  # d score / d float_pixels
+
+AESTHETIC_GRADIENT = Model(
+    "aesthetic_gradient",
+    (FLOAT_PIXELS, HEAD_WEIGHTS, DIRECTION),
+    (SCORE, PIXEL_GRADIENT, EMBEDDING),
+    MAX_IMAGE_BATCH,
+)
+GRADIENT = AddOn("gradient", (AESTHETIC_GRADIENT,))
+
+ADD_ONS = (DALI, TEXT, PERSONALIZE, GRADIENT)
+OPTIONAL_MODELS = tuple(model for add_on in ADD_ONS for model in add_on.models)
 
 # --- profiles ----------------------------------------------------------------------------------
 

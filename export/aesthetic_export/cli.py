@@ -94,10 +94,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{contract.TOWER_PLAN.opt_batch})",
     )
     parser.add_argument(
-        "--with-dali",
-        action="store_true",
-        help="add aesthetic_dali, which decodes on the GPU; only for a Triton with the DALI "
-        "backend, as NVIDIA's container has it",
+        "--with",
+        dest="add_ons",
+        action="append",
+        default=[],
+        choices=[add_on.name for add_on in contract.ADD_ONS],
+        help="add models: dali, aesthetic_dali, which decodes on the GPU, for a Triton with the "
+        "DALI backend, as NVIDIA's container has it; text, clip_text; personalize, "
+        "aesthetic_personalize, which needs torch where it serves; gradient, aesthetic_gradient; "
+        "may be given more than once",
     )
     parser.add_argument(
         "--if-missing",
@@ -132,7 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
         precisions=frozenset(arguments.precision or ("fp32",)),
         plan=arguments.target == "tensorrt",
         opt_batch=arguments.opt_batch,
-        with_dali=arguments.with_dali,
+        add_ons=tuple(a for a in contract.ADD_ONS if a.name in arguments.add_ons),
         images=arguments.images,
         cache=paths.cache_dir(),
         weights_folders=weights_folders(arguments.weights_dir),

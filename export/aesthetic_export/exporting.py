@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aesthetic_client import contract, plans
-from aesthetic_client.contract import AESTHETIC_HEADS, CLIP_IMAGE, ONNX_CUDA, TENSORRT
+from aesthetic_client.contract import AESTHETIC_HEADS, CLIP_IMAGE, ONNX_CUDA, TENSORRT, AddOn
 from aesthetic_client.errors import InputError
 from aesthetic_export import console, samples, sources
 from aesthetic_export.added_heads import PUBLISHED, check_heads
@@ -39,7 +39,7 @@ class Job:
     precisions: frozenset[str]
     plan: bool
     opt_batch: int | None
-    with_dali: bool
+    add_ons: tuple[AddOn, ...]
     images: Path | None
     cache: Path
     weights_folders: tuple[Path, ...]
@@ -50,8 +50,8 @@ class Job:
 
         An optional plan that was refused is not there, and is tried again.
         """
-        optional = contract.OPTIONAL_MODELS if self.with_dali else ()
-        if not all((self.target / model.name).is_dir() for model in optional):
+        added = [model for add_on in self.add_ons for model in add_on.models]
+        if not all((self.target / model.name).is_dir() for model in added):
             return False
         if self.plan:
             try:
@@ -108,7 +108,7 @@ class Job:
                 precisions=work.precisions,
                 images=images,
                 maker=maker,
-                with_dali=self.with_dali,
+                add_ons=self.add_ons,
             )
 
     def _has_added_heads(self) -> bool:
@@ -166,7 +166,7 @@ def _build(
     precisions: frozenset[str],
     images: Pixels | None,
     maker: PlanMaker | None,
-    with_dali: bool,
+    add_ons: tuple[AddOn, ...],
 ) -> bool:
     try:
         reports = build_repository(
@@ -177,7 +177,7 @@ def _build(
             comparison_heads=heads,
             make_plan=maker,
             images=images,
-            with_dali=with_dali,
+            add_ons=add_ons,
             say=console.say,
         )
     except ParityError as error:

@@ -6,9 +6,10 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from aesthetic_client.contract import AddOn
 from aesthetic_client.errors import InputError
 
 # Siblings of MODEL while it changes; hidden, and swept by the next export if one is interrupted.
@@ -25,7 +26,6 @@ _NOT_SOURCE = shutil.ignore_patterns(
     "*.safetensors",
     "provenance*.json",
 )
-DALI_FOLDER = "dali"  # of the source: models for a backend that not every Triton has
 
 
 def source_repository() -> Path:
@@ -40,11 +40,11 @@ def source_repository() -> Path:
     raise InputError("the model configurations are not installed; install aesthetic-triton again")
 
 
-def source_models(source: Path, *, with_dali: bool) -> dict[str, Path]:
-    """The hand-written models by name; the optional ones lie one folder deeper."""
+def source_models(source: Path, add_ons: Iterable[AddOn] = ()) -> dict[str, Path]:
+    """The hand-written models by name, and those of `add_ons`, which lie one folder deeper."""
     found = list(source.glob("*/config.pbtxt"))
-    if with_dali:
-        found += source.glob(f"{DALI_FOLDER}/*/config.pbtxt")
+    for add_on in add_ons:
+        found += source.glob(f"{add_on.name}/*/config.pbtxt")
     return {path.parent.name: path.parent for path in found}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aesthetic_client import contract
-from aesthetic_client.contract import DEFAULT_PROFILE, ONNX_CUDA, TENSORRT, Plan, Profile
+from aesthetic_client.contract import DEFAULT_PROFILE, ONNX_CUDA, TENSORRT, AddOn, Plan, Profile
 from aesthetic_export import added_heads, artifacts, folders, parity, provenance, samples
 from aesthetic_export.files import sha256_of
 from aesthetic_export.heads import HeadWeights, seeded_heads
@@ -28,6 +28,8 @@ Exported = tuple[parity.ParityReport, provenance.Provenance]
 # Makes a plan in its model's version folder; every model's is named, whether it is filled yet or
 # not. None: an optional plan was refused, and nothing is left of it.
 MakePlan = Callable[[Plan, Mapping[str, Path], Say], Exported | None]
+# Fills the version folder of an add-on's model. None: there was nothing to compare.
+MakeModel = Callable[[Path, Say], Exported | None]
 
 HEADS_PARITY_VECTORS = 512
 RANGE_IMAGES = 2
@@ -44,7 +46,8 @@ def build_repository(
     make_plan: MakePlan | None = None,
     images: parity.Pixels | None = None,
     source: Path | None = None,
-    with_dali: bool = False,
+    add_ons: Collection[AddOn] = (),
+    makers: Mapping[str, MakeModel] | None = None,
     say: Say = lambda _: None,
 ) -> list[parity.ParityReport]:
     """Build or renew the servable repository `target`, all of it or nothing.
@@ -55,8 +58,8 @@ def build_repository(
     none of the same weights. `comparison_heads` turn the tower's differences into scores where
     `heads` are not exported (seeded ones by default). `heads` after the contract's are served
     beside them, until heads are exported without them. `images` (n, 224, 224, 3) uint8 are what the
-    parity check looks at, `source` the hand-written repository. `with_dali` adds the optional
-    models, which only a Triton with the DALI backend can load. Returns the parity reports.
+    parity check looks at, `source` the hand-written repository. `add_ons` are
+    added to the models; `makers` fill those that have artifacts. Returns the parity reports.
 
     Raises ParityError when an artifact does not compute what its module does, ActivationError for a
     tower without QuickGELU, InputError for a target that cannot be used. Nothing changes then.
@@ -64,7 +67,7 @@ def build_repository(
     source = source or folders.source_repository()
     folders.check_target(target, source)
     reports: list[parity.ParityReport] = []
-    models = folders.source_models(source, with_dali=with_dali)
+    models = folders.source_models(source, add_ons)
     plans = {plan.model.name: plan for plan in contract.PLANS}
     further = _further_heads(target, heads, say)
     with folders.exclusive(target), folders.staged(target, sorted(models)) as stages:
@@ -78,6 +81,9 @@ def build_repository(
                 profiles = _profiles_to_make(existing, tower, precisions)
                 made = export_tower(version, tower, scorers, images, say, profiles)
                 _keep(existing, version, made, say, of=tower)
+            elif makers and name in makers:
+                if (added := makers[name](version, say)) is not None:
+                    made = {DEFAULT_PROFILE: added}
             elif name == contract.AESTHETIC_HEADS.name and heads is not None:
                 made = {DEFAULT_PROFILE: export_heads(version, heads, say)}
                 if artifacts.has_artifact(existing, TENSORRT) and make_plan is None:

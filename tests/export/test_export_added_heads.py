@@ -204,7 +204,7 @@ def test_what_cannot_be_added_is_refused_and_nothing_changes(repository, files, 
 def test_the_optional_models_and_other_profiles_name_them_too(files, tmp_path):
     target = tmp_path / "repository"
     heads = (*seeded_heads(0), read_head(files[0]))
-    build_repository(target, heads=heads, with_dali=True)
+    build_repository(target, heads=heads, add_ons=[contract.DALI])
     config = config_of(target / "aesthetic_dali")
     assert [output.name for output in config.output][-2:] == ["mine_v1", "embedding"]
     source = Path("model_repository/aesthetic_heads")

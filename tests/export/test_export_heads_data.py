@@ -135,7 +135,7 @@ def test_it_is_kept_with_its_onnx_file_and_made_where_it_lacks(tmp_path: Path) -
         precisions=frozenset({"fp32"}),
         plan=False,
         opt_batch=None,
-        with_dali=False,
+        add_ons=(),
         images=None,
         cache=tmp_path / "cache",
         weights_folders=(),

@@ -58,13 +58,13 @@ def test_every_model_is_there_with_its_version_folder(tiny_repository):
     assert (tiny_repository / "preprocess" / "1" / "model.py").is_file()
 
 
-def test_the_optional_models_come_when_they_are_asked_for(tmp_path):
+def test_an_add_on_comes_when_it_is_asked_for(tmp_path):
     target = tmp_path / "repository"
-    build_repository(target, heads=seeded_heads(0), with_dali=True)
-    names = {model.name for model in (*contract.MODELS, *contract.OPTIONAL_MODELS)}
+    build_repository(target, heads=seeded_heads(0), add_ons=[contract.DALI])
+    names = {model.name for model in (*contract.MODELS, *contract.DALI.models)}
     assert {path.name for path in target.iterdir()} == names
-    for model in contract.OPTIONAL_MODELS:
-        built, written = target / model.name, SOURCE / folders.DALI_FOLDER / model.name
+    for model in contract.DALI.models:
+        built, written = target / model.name, SOURCE / contract.DALI.name / model.name
         assert (built / "config.pbtxt").read_bytes() == (written / "config.pbtxt").read_bytes()
         assert (built / "1").is_dir()
     assert (target / "preprocess_dali" / "1" / "dali_routing.py").is_file()

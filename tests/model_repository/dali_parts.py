@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from repository_configs import SOURCE
 
-from aesthetic_client.contract import DALI_DECODE, OPTIONAL_MODELS, PREPROCESS_DALI
+from aesthetic_client.contract import DALI, DALI_DECODE, PREPROCESS_DALI
 from generated_images import encoded, generated, texture
 
 DALI_SOURCE = SOURCE / "dali"
@@ -121,7 +121,7 @@ def add_dali_models(repository: Path, decoder: str) -> None:
 
     `decoder` is "dali" for the real pipeline on the CPU, or "pillow" where DALI is not installed.
     """
-    for model in OPTIONAL_MODELS:
+    for model in DALI.models:
         shutil.copytree(DALI_SOURCE / model.name, repository / model.name)
     folder = repository / DALI_DECODE.name
     config = folder / "config.pbtxt"

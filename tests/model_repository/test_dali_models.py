@@ -31,8 +31,8 @@ from aesthetic_client import contract
 from aesthetic_client.contract import (
     AESTHETIC,
     AESTHETIC_DALI,
+    DALI,
     DALI_DECODE,
-    OPTIONAL_MODELS,
     PREPROCESS_DALI,
     Model,
 )
@@ -48,11 +48,11 @@ def text_of(model: Model) -> str:
 
 def test_the_folder_holds_the_optional_models_and_no_others() -> None:
     folders = {path.name for path in DALI_SOURCE.iterdir() if path.is_dir()}
-    assert folders == {model.name for model in OPTIONAL_MODELS}
-    assert not {model.name for model in OPTIONAL_MODELS} & {m.name for m in contract.MODELS}
+    assert folders == {model.name for model in DALI.models}
+    assert not {model.name for model in DALI.models} & {m.name for m in contract.MODELS}
 
 
-@pytest.mark.parametrize("model", OPTIONAL_MODELS, ids=lambda model: model.name)
+@pytest.mark.parametrize("model", DALI.models, ids=lambda model: model.name)
 def test_config_equals_the_contract(model: Model) -> None:
     check_contract(text_of(model), model, model.max_batch)
     check_style(text_of(model))
