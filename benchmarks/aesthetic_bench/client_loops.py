@@ -74,7 +74,7 @@ def plain_tritonclient(url: str, payload: Payload) -> Iterator[Send]:
     """What users of tritonclient write."""
     module = tritonclient.grpc
     model = payload.request(0).model
-    tensor = payload.request(0).tensor
+    tensor = payload.request(0).inputs[0].tensor
     with module.InferenceServerClient(parse_address(url).netloc) as client:
 
         def send(number: int) -> None:

@@ -1,7 +1,7 @@
 """Requests and answers as gRPC messages, and the channels that carry them.
 
 A request of eight images is 1.2 MB, which tritonclient's way would copy four times: one array, its
-bytes, a message, the message's bytes. Here pixels are copied once, behind the part that repeats.
+bytes, a message, the message's bytes. Here tensors are copied once, behind the part that repeats.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ CHANNEL_OPTIONS = [
 ]
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 LENGTH_DELIMITED = 2  # protobuf's wire type of strings, bytes and messages
+# Before each tensor's content: which field it is, and that a length follows.
+CONTENT_FIELD = messages.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
+CONTENT_TAG = bytes([CONTENT_FIELD << 3 | LENGTH_DELIMITED])
 
 
 class _Calls:
@@ -131,10 +134,13 @@ class AsyncGrpcTransport:
 
 def serialise(request: Request) -> bytes:
     """A ModelInferRequest's bytes."""
-    start = _start(request.model, request.tensor, len(request.items), request.outputs)
-    content = request.content()
-    size = sum(memoryview(piece).nbytes for piece in content)
-    return b"".join((start, _varint(size), *content))
+    tensors = tuple(rows.tensor for rows in request.inputs)
+    pieces: list[Any] = [_start(request.model, tensors, len(request), request.outputs)]
+    for rows in request.inputs:
+        content = rows.content()
+        size = sum(memoryview(piece).nbytes for piece in content)
+        pieces += (CONTENT_TAG, _varint(size), *content)
+    return b"".join(pieces)
 
 
 def arrays(request: Request, answer: Any) -> Arrays:
@@ -164,14 +170,14 @@ def _as_dict(message: Any) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _start(model: str, tensor: Tensor, rows: int, outputs: tuple[str, ...]) -> bytes:
-    """A message up to the length of its tensor's content, which comes last."""
+def _start(model: str, tensors: tuple[Tensor, ...], rows: int, outputs: tuple[str, ...]) -> bytes:
+    """A message up to its tensors' contents, which come last."""
     message = messages.ModelInferRequest(model_name=model)
-    message.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=[rows, *tensor.dims])
+    for tensor in tensors:
+        message.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=[rows, *tensor.dims])
     for name in outputs:
         message.outputs.add(name=name)
-    number = messages.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
-    return bytes(message.SerializeToString()) + _varint(number << 3 | LENGTH_DELIMITED)
+    return bytes(message.SerializeToString())
 
 
 def _varint(number: int) -> bytes:

@@ -100,11 +100,14 @@ class AsyncHttpTransport:
 
 
 def tensors(module: Any, request: Request) -> tuple[list[Any], list[Any]]:
-    """The request's input and outputs as tritonclient's objects for HTTP."""
-    array = request.array()
-    item = module.InferInput(request.tensor.name, list(array.shape), request.tensor.dtype)
-    item.set_data_from_numpy(array, binary_data=True)
-    return [item], [module.InferRequestedOutput(n, binary_data=True) for n in request.outputs]
+    """The request's inputs and outputs as tritonclient's objects for HTTP."""
+    inputs = []
+    for rows in request.inputs:
+        array = rows.array()
+        item = module.InferInput(rows.tensor.name, list(array.shape), rows.tensor.dtype)
+        item.set_data_from_numpy(array, binary_data=True)
+        inputs.append(item)
+    return inputs, [module.InferRequestedOutput(n, binary_data=True) for n in request.outputs]
 
 
 def arrays(request: Request, result: Any) -> Arrays:

@@ -21,28 +21,41 @@ UNIT_TOLERANCE = 1e-3  # of a norm; rounding a unit vector to fp16 moves it by l
 
 
 @dataclass(frozen=True)
-class Request:
-    """One inference. `items` are the rows of its tensor: files, or arrays of `tensor.dims`."""
+class Rows:
+    """One input of a request: a row an item, `bytes` or an array of `tensor.dims`."""
 
-    model: str
     tensor: Tensor
     items: Sequence[bytes] | Sequence[NDArray[Any]] | NDArray[Any]
-    outputs: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
 
     def content(self) -> list[Any]:
         """The tensor as Triton's binary form has it, in buffers; nothing is copied but views."""
-        if self.tensor.dtype == contract.IMAGE.dtype:  # each element after its length
+        if self.tensor.dtype == "BYTES":  # each element after its length
             return [p for item in self.items for p in (len(item).to_bytes(4, "little"), item)]
         blocks = [self.items] if isinstance(self.items, np.ndarray) else self.items
         return [np.ascontiguousarray(block) for block in blocks]
 
     def array(self) -> NDArray[Any]:
         """The tensor as one array."""
-        if self.tensor.dtype != contract.IMAGE.dtype:
+        if self.tensor.dtype != "BYTES":
             return np.asarray(self.items)
-        files = np.empty((len(self.items), 1), dtype=np.object_)
-        files[:, 0] = self.items
-        return files
+        elements = np.empty((len(self.items), 1), dtype=np.object_)
+        elements[:, 0] = self.items
+        return elements
+
+
+@dataclass(frozen=True)
+class Request:
+    """One inference. Its inputs have equally many rows."""
+
+    model: str
+    inputs: tuple[Rows, ...]
+    outputs: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
 
 
 def score_request(items: Sequence[Encoded | Prepared], heads: Sequence[Head]) -> Request:
@@ -52,9 +65,9 @@ def score_request(items: Sequence[Encoded | Prepared], heads: Sequence[Head]) ->
     outputs = (*(head.output for head in heads), contract.EMBEDDING.name)
     if isinstance(items[0], Encoded):
         files = [item.data for item in items if isinstance(item, Encoded)]
-        return Request(contract.AESTHETIC.name, contract.IMAGE, files, outputs)
+        return Request(contract.AESTHETIC.name, (Rows(contract.IMAGE, files),), outputs)
     pixels = [item.pixels for item in items if isinstance(item, Prepared)]
-    return Request(contract.AESTHETIC_PIXELS.name, contract.PIXELS, pixels, outputs)
+    return Request(contract.AESTHETIC_PIXELS.name, (Rows(contract.PIXELS, pixels),), outputs)
 
 
 def score_results(answer: Arrays, heads: Sequence[Head], embedding: bool) -> list[ScoreResult]:
@@ -76,8 +89,7 @@ def embedding_requests(embeddings: NDArray[np.float32], heads: Sequence[Head]) -
     return [
         Request(
             contract.AESTHETIC_HEADS.name,
-            contract.EMBEDDING,
-            embeddings[start : start + size],
+            (Rows(contract.EMBEDDING, embeddings[start : start + size]),),
             outputs,
         )
         for start in range(0, len(embeddings), size)
@@ -155,7 +167,7 @@ def provenance_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_answer(request: Request, answer: Arrays) -> None:
     """Raises ServerError where an answer lacks a row or an output of its request."""
-    rows = len(request.items)
+    rows = len(request)
     for name in request.outputs:
         if name not in answer or len(answer[name]) != rows:
             raise ServerError(f"{request.model} answered without {rows} rows of {name}")

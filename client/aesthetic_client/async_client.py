@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aesthetic_client import _core, _wire
+from aesthetic_client._requests import asked_outputs, model_request
 from aesthetic_client._retry import Retry
 from aesthetic_client._translate import translate
 from aesthetic_client._transport import connect_async
-from aesthetic_client.contract import AESTHETIC_HEADS, MODELS, Head
+from aesthetic_client.contract import AESTHETIC_HEADS, MODELS, Head, Model
 from aesthetic_client.errors import AestheticError, NoAnswerError, NotServedError
 from aesthetic_client.images import Decode, Encoded, ImageSource, Prepared, load
 from aesthetic_client.results import Health, ScoreResult
@@ -110,6 +119,18 @@ class AsyncClient(_core.BaseClient):
         """See Client.score_embeddings_by_head."""
         return await self._score_embeddings(embeddings, await self._heads(heads), normalize)
 
+    async def infer(
+        self,
+        model: Model,
+        inputs: Mapping[str, Any],
+        *,
+        outputs: Iterable[str] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """See Client.infer."""
+        asked = asked_outputs(model, outputs)
+        answer = await self._call(self._transport.infer, model_request(model, inputs, asked))
+        return {name: answer[name] for name in asked}
+
     async def heads(self) -> tuple[Head, ...]:
         """See Client.heads."""
         if self._served is None:
@@ -117,10 +138,10 @@ class AsyncClient(_core.BaseClient):
             self._served = _wire.heads_from_config(config)
         return self._served
 
-    async def provenance(self) -> dict[str, dict[str, Any]]:
+    async def provenance(self, models: Iterable[Model] = MODELS) -> dict[str, dict[str, Any]]:
         """See Client.provenance."""
         found = {}
-        for model in MODELS:
+        for model in models:
             config = await self._call(self._transport.config, model.name)
             if fields := _wire.provenance_from_config(config):
                 found[model.name] = fields

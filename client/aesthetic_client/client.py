@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesthetic_client import _core, _wire
+from aesthetic_client._requests import asked_outputs, model_request
 from aesthetic_client._retry import Retry
 from aesthetic_client._translate import translate
 from aesthetic_client._transport import connect
-from aesthetic_client.contract import AESTHETIC_HEADS, MODELS, Head
+from aesthetic_client.contract import AESTHETIC_HEADS, MODELS, Head, Model
 from aesthetic_client.errors import AestheticError, NoAnswerError, NotServedError
 from aesthetic_client.images import Decode, Encoded, ImageSource, Prepared, load
 from aesthetic_client.results import Health, ScoreResult
@@ -128,6 +129,25 @@ class Client(_core.BaseClient):
         """Scores (n,) of stored embeddings (n, 768), by head name."""
         return self._score_embeddings(embeddings, self._heads(heads), normalize)
 
+    def infer(
+        self,
+        model: Model,
+        inputs: Mapping[str, Any],
+        *,
+        outputs: Iterable[str] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """One inference of a model of the contract: arrays by output name.
+
+        `inputs` are array-likes (n, *dims) by tensor name; BYTES tensors take n `bytes` or `str`.
+        n is at most the model's maximum batch: nothing is split, and nothing is cast. `outputs`
+        are the names to ask for, all by default. An answer's arrays may be read-only.
+        Raises InputError for inputs that the contract does not have so, NotServedError where the
+        model is not served, and as `score` does.
+        """
+        asked = asked_outputs(model, outputs)
+        answer = self._call(self._transport.infer, model_request(model, inputs, asked))
+        return {name: answer[name] for name in asked}
+
     def heads(self) -> tuple[Head, ...]:
         """The heads that the server serves."""
         if self._served is None:
@@ -135,9 +155,12 @@ class Client(_core.BaseClient):
             self._served = _wire.heads_from_config(config)
         return self._served
 
-    def provenance(self) -> dict[str, dict[str, Any]]:
-        """Where the served numbers come from: provenance fields by model, where it has any."""
-        configs = {model.name: self._call(self._transport.config, model.name) for model in MODELS}
+    def provenance(self, models: Iterable[Model] = MODELS) -> dict[str, dict[str, Any]]:
+        """Where the served numbers come from: provenance fields by model, where it has any.
+
+        Raises NotServedError for a model of an add-on that is not there.
+        """
+        configs = {model.name: self._call(self._transport.config, model.name) for model in models}
         found = {name: _wire.provenance_from_config(config) for name, config in configs.items()}
         return {name: fields for name, fields in found.items() if fields}
 

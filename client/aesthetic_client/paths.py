@@ -1,4 +1,7 @@
-"""Where this project keeps files on a machine. Read by command lines only, never below them."""
+"""Where this project keeps files on a machine.
+
+Read by command lines, and where a caller names no folder to `AestheticScorer.load`; nowhere below.
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from aesthetic_client import (
     EmbeddingError,
     ImageError,
     InputError,
+    NotServedError,
     UnavailableError,
     contract,
     prepare_pixels,
@@ -160,6 +161,25 @@ def test_stored_embeddings(client: Any, expected: Any) -> None:
         client.score_embeddings(vectors * 2)
 
 
+def test_any_model_by_its_tensors(client: Any, expected: Any) -> None:
+    pixels = np.stack([prepare_pixels(image) for image in IMAGES[:8]])
+    embeddings = np.stack([row[1] for row in expected[:8]])
+    answer = client.infer(contract.CLIP_IMAGE, {"pixels": pixels})
+    assert list(answer) == ["embedding"] and answer["embedding"].dtype == np.float32
+    assert np.abs(answer["embedding"] - embeddings).max() < 1e-5
+    # one output of an ensemble, whose other steps must run all the same
+    answer = client.infer(contract.AESTHETIC, {"image": IMAGES[:3]}, outputs=["aesthetic_score"])
+    assert list(answer) == ["aesthetic_score"]
+    scores = [row[0][HEADS[0].name] for row in expected[:3]]
+    assert answer["aesthetic_score"][:, 0].tolist() == pytest.approx(scores, abs=5e-4)
+    with pytest.raises(InputError, match=r"clip_image takes 1 to 8 items a request, got 12"):
+        client.infer(contract.CLIP_IMAGE, {"pixels": np.zeros((12, 224, 224, 3), np.uint8)})
+    with pytest.raises(NotServedError, match="aesthetic_dali"):
+        client.infer(contract.AESTHETIC_DALI, {"image": IMAGES[:1]})
+    with pytest.raises(ImageError, match="unknown_format"):
+        client.infer(contract.PREPROCESS, {"image": [b"text"]})
+
+
 def test_the_server_says_what_it_serves(client: Any) -> None:
     assert client.heads() == HEADS
     health = client.health()
@@ -170,6 +190,9 @@ def test_the_server_says_what_it_serves(client: Any) -> None:
     assert provenance["clip_image"]["activation"] == "quick_gelu"
     assert provenance["clip_image"]["parity"]["passed"] is True
     assert len(provenance["aesthetic_heads"]["heads"]) == len(HEADS)
+    assert list(client.provenance([contract.CLIP_IMAGE])) == ["clip_image"]
+    with pytest.raises(NotServedError, match="clip_text"):
+        client.provenance([contract.CLIP_TEXT])
     with pytest.raises(InputError, match="no head named"):
         client.score(IMAGES[0], heads="beauty")
 

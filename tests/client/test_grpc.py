@@ -11,9 +11,10 @@ import tritonclient.grpc
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.utils import InferenceServerException
 
-from aesthetic_client import _grpc, _wire
+from aesthetic_client import _grpc, _wire, contract
 from aesthetic_client._address import parse_address
 from aesthetic_client._http import AsyncHttpTransport, HttpTransport
+from aesthetic_client._requests import model_request
 from aesthetic_client.contract import HEADS
 from aesthetic_client.errors import ServerError
 from aesthetic_client.images import Encoded, Prepared
@@ -25,19 +26,25 @@ REQUESTS = {
     "one image": _wire.score_request([Prepared(PIXELS[3])], HEADS),
     "files": _wire.score_request([Encoded(b"x" * size) for size in (1, 127, 128, 40_000)], HEADS),
     "embeddings": _wire.embedding_requests(VECTORS, HEADS)[0],
+    "three inputs": model_request(
+        contract.AESTHETIC_PERSONALIZE,
+        {"prompt": ["a cat", "ein Bär"], "aesthetic_embedding": VECTORS[:2], "recipe": ["{}"] * 2},
+    ),
+    "integers": model_request(
+        contract.CLIP_TEXT_TOWER, {"tokens": np.arange(3 * 77).reshape(3, 77)}, ["text_embedding"]
+    ),
 }
 
 
 def by_tritonclient(request: _wire.Request) -> Any:
     """The message as tritonclient's classes compose it."""
-    array = request.array()
-    item = tritonclient.grpc.InferInput(
-        request.tensor.name, list(array.shape), request.tensor.dtype
-    )
-    item.set_data_from_numpy(array)
     message = messages.ModelInferRequest(model_name=request.model)
-    message.inputs.append(item._get_tensor())
-    message.raw_input_contents.append(item._get_content())
+    for rows in request.inputs:
+        array = rows.array()
+        item = tritonclient.grpc.InferInput(rows.tensor.name, list(array.shape), rows.tensor.dtype)
+        item.set_data_from_numpy(array)
+        message.inputs.append(item._get_tensor())
+        message.raw_input_contents.append(item._get_content())
     for name in request.outputs:
         message.outputs.append(tritonclient.grpc.InferRequestedOutput(name)._get_tensor())
     return message
@@ -48,7 +55,8 @@ def test_a_request_is_the_message_of_the_library(kind: str) -> None:
     request = REQUESTS[kind]
     sent = messages.ModelInferRequest.FromString(_grpc.serialise(request))
     assert sent == by_tritonclient(request)
-    assert len(sent.raw_input_contents) == 1 and len(sent.outputs) == len(request.outputs)
+    assert len(sent.raw_input_contents) == len(request.inputs)
+    assert len(sent.outputs) == len(request.outputs)
 
 
 def test_views_are_sent_in_the_order_of_their_elements() -> None:

@@ -18,20 +18,22 @@ def unit(rows: int, seed: int = 0) -> np.ndarray:
 
 def test_encoded_images_go_as_bytes_to_the_ensemble() -> None:
     request = _wire.score_request([Encoded(b"one"), Encoded(b"three")], HEADS[:2])
-    assert request.model == "aesthetic" and request.tensor is contract.IMAGE
-    assert request.array().dtype == np.object_
-    assert request.array().tolist() == [[b"one"], [b"three"]]
-    assert b"".join(request.content()) == b"\x03\0\0\0one\x05\0\0\0three"
+    (rows,) = request.inputs
+    assert request.model == "aesthetic" and rows.tensor is contract.IMAGE
+    assert rows.array().dtype == np.object_
+    assert rows.array().tolist() == [[b"one"], [b"three"]]
+    assert b"".join(rows.content()) == b"\x03\0\0\0one\x05\0\0\0three"
     assert request.outputs == ("aesthetic_score", "ava_logos_l14_linearMSE", "embedding")
 
 
 def test_prepared_pixels_go_as_one_batch() -> None:
     pixels = np.arange(224 * 224 * 3, dtype=np.uint32).reshape(224, 224, 3).astype(np.uint8)
     request = _wire.score_request([Prepared(pixels), Prepared(pixels + 1)], HEADS[:1])
-    assert request.model == "aesthetic_pixels" and request.tensor is contract.PIXELS
-    array = request.array()
+    (rows,) = request.inputs
+    assert request.model == "aesthetic_pixels" and rows.tensor is contract.PIXELS
+    array = rows.array()
     assert array.shape == (2, 224, 224, 3) and np.array_equal(array[1], pixels + 1)
-    assert b"".join(request.content()) == array.tobytes()
+    assert b"".join(rows.content()) == array.tobytes()
 
 
 def test_results_keep_rows_and_heads_apart() -> None:
@@ -51,7 +53,7 @@ def test_results_keep_rows_and_heads_apart() -> None:
 def test_embeddings_are_cut_at_the_served_batch() -> None:
     vectors = unit(contract.MAX_EMBEDDING_BATCH + 3)
     requests = _wire.embedding_requests(vectors, HEADS)
-    assert [len(request.items) for request in requests] == [contract.MAX_EMBEDDING_BATCH, 3]
+    assert [len(request) for request in requests] == [contract.MAX_EMBEDDING_BATCH, 3]
     assert _wire.embedding_requests(vectors[:0], HEADS) == []
     assert _wire.embedding_scores([], [DEFAULT_HEAD])[DEFAULT_HEAD.name].shape == (0,)
 
