@@ -107,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--if-missing",
         action="store_true",
-        help="do nothing where the repository already has what would be exported",
+        help="export only what the repository does not have already",
     )
     parser.add_argument(
         "--images",
@@ -142,7 +142,9 @@ def run(arguments: argparse.Namespace) -> int:
         cache=paths.cache_dir(),
         weights_folders=weights_folders(arguments.weights_dir),
     )
-    if arguments.if_missing and job.is_done():
+    if arguments.if_missing:
+        job = job.missing()
+    if job.is_empty():
         console.say("already exported; leave out --if-missing to export anew")
     elif not job.run():
         return 1

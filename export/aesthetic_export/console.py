@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from aesthetic_export.files import Progress as OnProgress
-from aesthetic_export.parity import ParityReport
+from aesthetic_export.parity import ParityReport, Report
 
 stderr = Console(stderr=True, highlight=False)
 
@@ -71,10 +71,12 @@ def phases() -> Iterator[Callable[[str, int, int], None]]:
         yield on_progress
 
 
-def print_report(report: ParityReport) -> None:
-    """A parity report: its line, then every head's differences in points of the scale."""
+def print_report(report: Report) -> None:
+    """A parity report: its line, then every head's differences in points of the scale, if any."""
     verdict = "PASS" if report else "FAIL"
     say(f"{verdict} {report.name} against {report.reference}: {report.summary()}")
+    if not isinstance(report, ParityReport):
+        return
     table = Table(
         Column("head", overflow="fold"), "mean |difference|", "largest |difference|", "allowed"
     )

@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from aesthetic_client import contract, plans
-from aesthetic_client.contract import AESTHETIC_HEADS, CLIP_IMAGE, ONNX_CUDA, TENSORRT, AddOn
+from aesthetic_client.contract import (
+    AESTHETIC_HEADS,
+    CLIP_IMAGE,
+    GRADIENT,
+    ONNX_CUDA,
+    TENSORRT,
+    AddOn,
+)
 from aesthetic_client.errors import InputError
-from aesthetic_export import console, samples, sources
+from aesthetic_export import add_ons, console, samples, sources
 from aesthetic_export.added_heads import PUBLISHED, check_heads
 from aesthetic_export.cuda import CudaError, Gpu
 from aesthetic_export.files import FileStore, sha256_of
@@ -45,34 +52,44 @@ class Job:
     weights_folders: tuple[Path, ...]
     added_heads: tuple[Path, ...] = ()
 
-    def is_done(self) -> bool:
-        """The repository has everything asked for, plans that fit this machine if they are.
+    def __post_init__(self) -> None:
+        """Raises InputError for options that do not go together."""
+        if self.opt_batch is not None and not self.plan:
+            raise InputError("--opt-batch belongs to --target tensorrt")
+        if self.added_heads and (self.plan or AESTHETIC_HEADS.name not in self.models):
+            raise InputError(
+                "--add-head exports aesthetic_heads as ONNX: give it in a call that does"
+            )
 
-        An optional plan that was refused is not there, and is tried again.
+    def missing(self) -> Job:
+        """The job without what the repository has already; see `is_empty`.
+
+        Plans are there when they fit this machine. An optional one that was refused is not, and is
+        tried again.
         """
-        added = [model for add_on in self.add_ons for model in add_on.models]
-        if not all((self.target / model.name).is_dir() for model in added):
-            return False
+        without = tuple(a for a in self.add_ons if not add_ons.is_there(self.target, a))
         if self.plan:
-            try:
-                plans.check_repository(self.target, plans.this_machine())
-            except plans.PlanError:
-                return False
-            every = plans.served_plans(self.target) == list(contract.PLANS)
-            return every and not missing_onnx(self.target)
-        wanted = [
-            (name, profile)
-            for name in self.models
-            for profile in contract.PROFILES
-            if profile is contract.DEFAULT_PROFILE
-            or (name == CLIP_IMAGE.name and profile is ONNX_CUDA and "fp16" in self.precisions)
-        ]
-        data = self.target / AESTHETIC_HEADS.name / "1" / contract.HEADS_DATA
-        if AESTHETIC_HEADS.name in self.models and not data.is_file():
-            return False
-        if not all(read_provenance(self.target / name / "1", profile) for name, profile in wanted):
-            return False
-        return AESTHETIC_HEADS.name not in self.models or self._has_added_heads()
+            plan = not self._has_plans()
+            opt_batch = self.opt_batch if plan else None
+            none: frozenset[str] = frozenset()
+            return replace(self, models=none, plan=plan, opt_batch=opt_batch, add_ons=without)
+        models, precisions = set(self.models), set(self.precisions)
+        if CLIP_IMAGE.name in models:
+            precisions -= self._precisions_there()
+            if not precisions:
+                models.remove(CLIP_IMAGE.name)
+        if AESTHETIC_HEADS.name in models and self._has_heads():
+            models.remove(AESTHETIC_HEADS.name)
+        return replace(
+            self,
+            models=frozenset(models),
+            precisions=frozenset(precisions),
+            add_ons=without,
+            added_heads=self.added_heads if AESTHETIC_HEADS.name in models else (),
+        )
+
+    def is_empty(self) -> bool:
+        return not (self.models or self.plan or self.add_ons)
 
     def run(self) -> bool:
         """Whether it was exported; where it was not, the reason is on the terminal.
@@ -80,12 +97,6 @@ class Job:
         Raises InputError for what the user must mend.
         """
         spec = parse_weights(self.weights, sha256=self.sha256)
-        if self.opt_batch is not None and not self.plan:
-            raise InputError("--opt-batch belongs to --target tensorrt")
-        if self.added_heads and (self.plan or AESTHETIC_HEADS.name not in self.models):
-            raise InputError(
-                "--add-head exports aesthetic_heads as ONNX: give it in a call that does"
-            )
         added = [read_head(path) for path in self.added_heads]
         work = self._with_what_a_plan_needs() if self.plan else self
         images = samples.images_of_folder(self.images) if self.images else None
@@ -93,23 +104,59 @@ class Job:
             maker = stack.enter_context(self._plan_maker(images)) if self.plan else None
             with console.downloads() as progress:
                 store = FileStore(self.cache, self.weights_folders, progress)
-                tower = heads = None
-                if CLIP_IMAGE.name in work.models:
+                tower = heads = text_tower = None
+                export_tower = CLIP_IMAGE.name in work.models
+                export_heads = AESTHETIC_HEADS.name in work.models
+                if export_tower or GRADIENT in self.add_ons:
                     tower = sources.load_tower(spec, store, console.warn)
-                if work.models:
+                if work.models or GRADIENT in self.add_ons:
                     heads = (*work._heads(store, auto=spec.kind == "auto"), *added)
                     check_heads(heads)
-                    self._warn_of_other_towers(tower)
+                    self._warn_of_other_towers(tower if export_tower else None)
+                if add_ons.WITH_TEXT_TOWER.intersection(self.add_ons):
+                    text_tower = sources.load_text_tower(spec, store, console.warn)
+            add_ons.check_weights(
+                self.target,
+                self.add_ons,
+                tower=None if export_tower else tower or text_tower,
+                heads=None if export_heads else heads,
+            )
             return _build(
                 self.target,
-                tower=tower,
+                tower=tower if export_tower else None,
                 heads=heads,
-                export_heads=AESTHETIC_HEADS.name in work.models,
+                export_heads=export_heads,
                 precisions=work.precisions,
                 images=images,
-                maker=maker,
+                make_plan=maker,
                 add_ons=self.add_ons,
+                makers=add_ons.makers(
+                    self.add_ons, tower=tower, heads=heads, text_tower=text_tower
+                ),
             )
+
+    def _has_plans(self) -> bool:
+        try:
+            plans.check_repository(self.target, plans.this_machine())
+        except plans.PlanError:
+            return False
+        every = plans.served_plans(self.target) == list(contract.PLANS)
+        return every and not missing_onnx(self.target)
+
+    def _precisions_there(self) -> set[str]:
+        """Of the tower's ONNX files. An fp16 one is never alone, whatever else was asked for."""
+        version = self.target / CLIP_IMAGE.name / "1"
+        there: set[str] = {
+            profile.precision
+            for profile in (contract.DEFAULT_PROFILE, ONNX_CUDA)
+            if read_provenance(version, profile)
+        }
+        return there if contract.DEFAULT_PROFILE.precision in there else set()
+
+    def _has_heads(self) -> bool:
+        version = self.target / AESTHETIC_HEADS.name / "1"
+        data = version / contract.HEADS_DATA
+        return bool(read_provenance(version) and data.is_file()) and self._has_added_heads()
 
     def _has_added_heads(self) -> bool:
         """Every head that is to be added is there, by its hash; further ones may be."""
@@ -149,7 +196,7 @@ class Job:
             yield PlanMaker(trt, gpu, folder, console.phases, self.opt_batch, images)
 
     def _heads(self, store: FileStore, *, auto: bool) -> tuple[HeadWeights, ...]:
-        if AESTHETIC_HEADS.name in self.models:
+        if AESTHETIC_HEADS.name in self.models or GRADIENT in self.add_ons:
             choice = self.head_weights or ("auto" if auto else "published")
             return sources.load_heads(choice, store, console.warn)
         # only to turn the tower's differences into scores
@@ -160,25 +207,17 @@ class Job:
 def _build(
     target: Path,
     *,
-    tower: Tower | None,
     heads: tuple[HeadWeights, ...] | None,
     export_heads: bool,
-    precisions: frozenset[str],
-    images: Pixels | None,
-    maker: PlanMaker | None,
-    add_ons: tuple[AddOn, ...],
+    **options: Any,
 ) -> bool:
     try:
         reports = build_repository(
             target,
-            tower=tower,
-            precisions=precisions,
             heads=heads if export_heads else None,
             comparison_heads=heads,
-            make_plan=maker,
-            images=images,
-            add_ons=add_ons,
             say=console.say,
+            **options,
         )
     except ParityError as error:
         console.print_report(error.report)

@@ -84,14 +84,17 @@ def exclusive(target: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def staged(target: Path, names: list[str]) -> Iterator[dict[str, Path]]:
+def staged(target: Path, names: list[str], remove: Iterable[str] = ()) -> Iterator[dict[str, Path]]:
     """A new, absent folder for each model; at the end they replace `target/NAME`, all or none.
 
-    When the block raises, nothing of `target` has changed and nothing is left behind.
+    Models to `remove` go then too. When the block raises, nothing of `target` has changed and
+    nothing is left behind.
     """
     stages = {name: target / _PARTIAL.format(name=name, pid=os.getpid()) for name in names}
     try:
         yield stages
+        for name in remove:
+            _remove(target / name)
         for name, stage in stages.items():
             _replace(target / name, stage)
     finally:
@@ -124,6 +127,13 @@ def _replace(final: Path, stage: Path) -> None:
         final.rename(old)
     stage.rename(final)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove(final: Path) -> None:
+    if final.exists():
+        # named as what an interrupted export leaves behind, so that the next one sweeps it
+        gone = final.rename(final.with_name(_PARTIAL.format(name=final.name, pid=os.getpid())))
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _sweep(target: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -51,10 +51,22 @@ PUBLISHED_HEADS = tuple(head.name for head in contract.HEADS)
 MIN_SPREAD = 1e-4
 
 
+class Report(Protocol):
+    """What a comparison of an exported model with its reference says. True when it passed."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def reference(self) -> str: ...
+    def __bool__(self) -> bool: ...
+    def summary(self) -> str: ...
+    def as_dict(self) -> dict[str, object]: ...
+
+
 class ParityError(RuntimeError):
     """An exported model that does not compute what its reference does. Carries the report."""
 
-    def __init__(self, report: ParityReport) -> None:
+    def __init__(self, report: Report) -> None:
         super().__init__(f"{report.name} differs from {report.reference}: {report.summary()}")
         self.report = report
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aesthetic_client import contract
 from aesthetic_client.contract import DEFAULT_PROFILE, ONNX_CUDA, TENSORRT, AddOn, Plan, Profile
+from aesthetic_export import add_ons as added
 from aesthetic_export import added_heads, artifacts, folders, parity, provenance, samples
 from aesthetic_export.files import sha256_of
 from aesthetic_export.heads import HeadWeights, seeded_heads
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from aesthetic_export.modules import ClipImage
 
 Say = Callable[[str], None]
-Exported = tuple[parity.ParityReport, provenance.Provenance]
+Exported = tuple[parity.Report, provenance.Provenance]
 # Makes a plan in its model's version folder; every model's is named, whether it is filled yet or
 # not. None: an optional plan was refused, and nothing is left of it.
 MakePlan = Callable[[Plan, Mapping[str, Path], Say], Exported | None]
@@ -49,7 +50,7 @@ def build_repository(
     add_ons: Collection[AddOn] = (),
     makers: Mapping[str, MakeModel] | None = None,
     say: Say = lambda _: None,
-) -> list[parity.ParityReport]:
+) -> list[parity.Report]:
     """Build or renew the servable repository `target`, all of it or nothing.
 
     A `tower` becomes `clip_image` in each of `precisions`, `heads` become `aesthetic_heads`, and
@@ -59,18 +60,24 @@ def build_repository(
     `heads` are not exported (seeded ones by default). `heads` after the contract's are served
     beside them, until heads are exported without them. `images` (n, 224, 224, 3) uint8 are what the
     parity check looks at, `source` the hand-written repository. `add_ons` are
-    added to the models; `makers` fill those that have artifacts. Returns the parity reports.
+    added to the models; `makers` fill those that have artifacts (see add_ons.py). One that was
+    added before, and is of other weights than the new ones, is removed. Returns the reports.
 
     Raises ParityError when an artifact does not compute what its module does, ActivationError for a
     tower without QuickGELU, InputError for a target that cannot be used. Nothing changes then.
     """
     source = source or folders.source_repository()
     folders.check_target(target, source)
-    reports: list[parity.ParityReport] = []
+    reports: list[parity.Report] = []
     models = folders.source_models(source, add_ons)
     plans = {plan.model.name: plan for plan in contract.PLANS}
     further = _further_heads(target, heads, say)
-    with folders.exclusive(target), folders.staged(target, sorted(models)) as stages:
+    with (
+        folders.exclusive(target),
+        folders.staged(
+            target, sorted(models), _outdated(target, tower, heads, models, say)
+        ) as stages,
+    ):
         versions = {name: stage / "1" for name, stage in stages.items()}
         for name, stage in stages.items():
             version, existing = folders.copy_model(models[name], stage), target / name / "1"
@@ -82,8 +89,8 @@ def build_repository(
                 made = export_tower(version, tower, scorers, images, say, profiles)
                 _keep(existing, version, made, say, of=tower)
             elif makers and name in makers:
-                if (added := makers[name](version, say)) is not None:
-                    made = {DEFAULT_PROFILE: added}
+                if (filled := makers[name](version, say)) is not None:
+                    made = {DEFAULT_PROFILE: filled}
             elif name == contract.AESTHETIC_HEADS.name and heads is not None:
                 made = {DEFAULT_PROFILE: export_heads(version, heads, say)}
                 if artifacts.has_artifact(existing, TENSORRT) and make_plan is None:
@@ -191,13 +198,30 @@ def export_heads(folder: Path, heads: Sequence[HeadWeights], say: Say) -> Export
 
 
 def certified(
-    known: provenance.Provenance, files: Sequence[Path], report: parity.ParityReport
+    known: provenance.Provenance, files: Sequence[Path], report: parity.Report
 ) -> provenance.Provenance:
     """The provenance with hashes and comparison. Raises ParityError for a report that is false."""
     if not report:
         raise parity.ParityError(report)
     hashes = {path.name: sha256_of(path) for path in files}
     return {**known, "artifact_sha256": hashes, "parity": report.as_dict()}
+
+
+def _outdated(
+    target: Path,
+    tower: Tower | None,
+    heads: Sequence[HeadWeights] | None,
+    made: Collection[str],
+    say: Say,
+) -> list[str]:
+    """Names of the models that go, because their add-on is of other weights than the new ones."""
+    found = added.outdated(target, tower, heads, made)
+    for add_on in found:
+        say(
+            f"{', '.join(model.name for model in add_on.models)}: of other weights than those "
+            f"exported now, and removed; add again with --with {add_on.name}"
+        )
+    return [model.name for add_on in found for model in add_on.models if model.name not in made]
 
 
 def _further_heads(target: Path, heads: Sequence[HeadWeights] | None, say: Say) -> list[str]:
