@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aesthetic_client.contract import EMBEDDING_DIM
+from aesthetic_client.contract import CONTEXT_LENGTH, EMBEDDING_DIM
+from aesthetic_client.tokenizer import VOCABULARY_SIZE
 from aesthetic_export.openclip import open_clip_transformer
-from aesthetic_export.tokenizer import CONTEXT_LENGTH, VOCABULARY_SIZE
 from aesthetic_export.towers import Tower, load_weights, seeded
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from aesthetic_client.contract import EMBEDDING_DIM
 from aesthetic_client.errors import InputError
-from aesthetic_export.tokenizer import PAD_END, tokenize
+from aesthetic_client.tokenizer import PAD_END, tokenize
 from aesthetic_export.towers import Tower, check_quick_gelu
 
 # A tower of aesthetic_export.text_towers, its module, or transformers' CLIPTextModelWithProjection,
@@ -72,7 +72,7 @@ class TextModel(nn.Module):
     def tokens(self, prompts: Sequence[str]) -> torch.Tensor:
         """(n, 77) int64 on the model's device, padded as Stable Diffusion 1.x pads them.
 
-        Warns and raises as `aesthetic_export.tokenizer.tokenize`.
+        Warns and raises as `aesthetic_client.tokenizer.tokenize`.
         """
         return torch.from_numpy(tokenize(prompts, pad=PAD_END)).to(next(self.parameters()).device)
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
+from aesthetic_client.contract import CONTEXT_LENGTH
+from aesthetic_client.tokenizer import VOCABULARY_SIZE
 from aesthetic_export.openclip import open_clip_transformer
-from aesthetic_export.tokenizer import CONTEXT_LENGTH, VOCABULARY_SIZE
 from aesthetic_guidance.embeddings import AestheticEmbedding
 from aesthetic_guidance.personalize import personalize
 

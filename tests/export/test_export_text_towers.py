@@ -12,6 +12,7 @@ from torch import nn
 
 from aesthetic_client.contract import SEEDED_WEIGHTS
 from aesthetic_client.errors import InputError
+from aesthetic_client.tokenizer import PAD_END, PAD_ZERO, tokenize
 from aesthetic_export import sources
 from aesthetic_export.files import FileStore, UnreachableError, WrongFileError, sha256_of
 from aesthetic_export.openclip import open_clip_transformer
@@ -23,7 +24,6 @@ from aesthetic_export.text_towers import (
     seeded_text_tower,
     text_tower_from_state,
 )
-from aesthetic_export.tokenizer import PAD_END, PAD_ZERO, tokenize
 from aesthetic_export.towers import check_quick_gelu
 from aesthetic_export.weights import parse_weights
 from text_towers import (

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from aesthetic_client.errors import EmbeddingError, InputError
-from aesthetic_export.tokenizer import PAD_END, TruncationWarning, tokenize
+from aesthetic_client.tokenizer import PAD_END, TruncationWarning, tokenize
 from aesthetic_export.towers import Tower
 from aesthetic_guidance.personalize import Personalized, Recipe, personalize, personalize_each
 from aesthetic_guidance.text_models import embed_text

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from aesthetic_client.errors import InputError
+from aesthetic_client.tokenizer import tokenize
 from aesthetic_export.openclip import open_clip_transformer
-from aesthetic_export.tokenizer import tokenize
 from aesthetic_export.towers import ActivationError
 from aesthetic_guidance.blending import lerp, slerp, steered
 from aesthetic_guidance.text_models import embed_text, text_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import subprocess
 import sys
@@ -10,17 +11,20 @@ import numpy as np
 import pytest
 
 from aesthetic_client.errors import InputError
-from aesthetic_export.openclip import open_clip_transformer
-from aesthetic_export.tokenizer import (
+from aesthetic_client.tokenizer import (
     END,
     MAX_CHARACTERS,
     PAD_END,
     START,
+    VOCABULARY_FILE,
     VOCABULARY_SIZE,
+    Tokenizer,
     TruncationWarning,
+    default_vocabulary,
     encode,
     tokenize,
 )
+from aesthetic_export.openclip import open_clip_transformer
 
 NASTY = [
     "",
@@ -54,7 +58,7 @@ def reference():
     return open_clip.get_tokenizer("ViT-L-14")
 
 
-@pytest.mark.filterwarnings("ignore::aesthetic_export.tokenizer.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::aesthetic_client.tokenizer.TruncationWarning")
 def test_nasty_prompts_equal_open_clip(reference):
     tokens = tokenize(NASTY)
     assert tokens.shape == (len(NASTY), 77)
@@ -137,8 +141,38 @@ def test_no_prompts_are_no_tokens():
 
 def test_tokenizing_needs_neither_torch_nor_open_clip():
     code = (
-        "import sys; from aesthetic_export.tokenizer import tokenize; tokenize('a'); "
+        "import sys; from aesthetic_client.tokenizer import tokenize; tokenize('a'); "
         "print([m for m in ('torch', 'open_clip', 'torchvision') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_counts_are_of_the_whole_prompt_and_rows_never_warn():
+    tokens, counts = Tokenizer().rows(["", "a cat", "cat " * 75, "cat " * 99], pad=PAD_END)
+    assert counts.tolist() == [0, 2, 75, 99]
+    assert counts.dtype == np.int32
+    assert tokens[1].tolist() == [START, *encode("a cat"), *[END] * 74]
+    assert np.array_equal(tokens[2], tokens[3])
+
+
+def test_a_copy_of_the_vocabulary_is_as_good(tmp_path, reference):
+    path = tmp_path / VOCABULARY_FILE
+    path.write_bytes(default_vocabulary().read_bytes())
+    assert Tokenizer(path).encode(NASTY[6]) == reference.encode(NASTY[6])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", gzip.compress(b"a b\n" * 50_000), gzip.compress(b"x" * 100)]
+)
+def test_another_file_is_no_vocabulary(tmp_path, content):
+    (tmp_path / "merges.gz").write_bytes(content)
+    with pytest.raises(InputError, match=r"merges.gz is not CLIP's vocabulary"):
+        Tokenizer(tmp_path / "merges.gz")
+
+
+def test_a_long_word_is_not_kept_in_memory():
+    tokenizer = Tokenizer()
+    long, short = "ab" * 400, "abab"
+    assert tokenizer.encode(f"{long} {short}") == encode(long) + encode(short)
+    assert tokenizer._short_word.cache_info().currsize == 1
