@@ -14,7 +14,7 @@ def add_commands(
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, text in commands.items():
         sub = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
-        module = importlib.import_module(f"{package}.{name}")
+        module = importlib.import_module(f"{package}.{name.replace('-', '_')}")
         module.add_arguments(sub)
         sub.set_defaults(run_below=module.run)
 
