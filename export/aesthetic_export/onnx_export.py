@@ -24,7 +24,7 @@ ARTIFACT = DEFAULT_PROFILE.artifact  # the file name that Triton's onnxruntime b
 BATCH_AXIS = "batch"
 EXAMPLE_BATCH = 2  # with 1 the exporter takes the batch for a constant, silently
 
-_ONNX_DTYPES: dict[DType, int] = {"FP32": 1, "UINT8": 2}  # onnx.TensorProto.FLOAT, UINT8
+_ONNX_DTYPES: dict[DType, int] = {"FP32": 1, "UINT8": 2, "INT64": 7}  # numbers of onnx.TensorProto
 _FACTORS = tuple(float(dtype(QUICK_GELU_FACTOR)) for dtype in (np.float32, np.float16))
 _OTHER_ACTIVATIONS = frozenset({"Erf", "Gelu", "Tanh", "FastGelu", "BiasGelu"})
 
@@ -181,7 +181,8 @@ def _described(value: Any) -> tuple[str, int, tuple[str | int, ...]]:
 def _example(tensor: Tensor) -> torch.Tensor:
     import torch
 
-    dtype = {"UINT8": torch.uint8, "FP32": torch.float32}[tensor.dtype]
+    dtypes = {"UINT8": torch.uint8, "INT64": torch.int64, "FP32": torch.float32}
+    dtype = dtypes[tensor.dtype]
     return torch.ones((EXAMPLE_BATCH, *tensor.dims), dtype=dtype)
 
 
@@ -201,6 +202,8 @@ def _quiet() -> Iterator[None]:
             # The exporter's and PyTorch's own deprecations: ours to know when they become errors.
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
+            # All inputs share the batch axis, which is what is meant.
+            warnings.filterwarnings("ignore", "# The axis name: batch will not be used")
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)

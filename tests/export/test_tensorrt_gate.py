@@ -114,6 +114,20 @@ def test_the_tiny_tower_compiles_with_progress_and_a_timing_cache(half_onnx, tmp
     assert compiled(half_onnx, timing_cache=cache).nbytes == plan.nbytes
 
 
+def test_the_way_back_compiles_in_fp32(gradient_export):
+    """Forward and backward pass of the tiny tower, as `aesthetic_gradient` serves them."""
+    folder, _, _ = gradient_export
+    plan = plan_from_onnx(
+        rtx,
+        folder / contract.DEFAULT_PROFILE.artifact,
+        model=contract.AESTHETIC_GRADIENT,
+        batches=Batches(opt=8, max=contract.AESTHETIC_GRADIENT.max_batch),
+        configure=for_sm89,
+    )
+    # 1.1 M weights of four bytes, in more than one layout: forward and back read them differently
+    assert 4e6 < plan.nbytes < 20e6
+
+
 def test_the_profiles_are_the_contracts():
     shapes = Batches.of(TOWER_PLAN).shapes(contract.CLIP_IMAGE)
     assert shapes == {"pixels": ((1, 224, 224, 3), (32, 224, 224, 3), (128, 224, 224, 3))}
