@@ -16,6 +16,7 @@ from aesthetic_client.errors import InputError
 from aesthetic_client.images import Decode, ImageSource
 from aesthetic_curate.config import Job, ScoreConfig
 from aesthetic_curate.errors import StoppedError
+from aesthetic_curate.likeness import Like, compared, cosines, with_likes
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.servers import Servers
 
@@ -27,7 +28,8 @@ class BatchScorer:
 
     `url` is one server or several that serve the same model: what one leaves unanswered goes to
     another, until none has answered for `retry_s`. At most `in_flight` images are on their way to
-    each of them. `heads` are names or output names, None for the default one, or "all".
+    each of them. `heads` are names or output names, None for the default one, or "all". `likes` are
+    further columns, which the attribute `heads` has at its end.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class BatchScorer:
         url: str | Sequence[str],
         *,
         heads: str | Sequence[str] | None = None,
+        likes: Sequence[Like] = (),
         decode: Decode = "client",
         in_flight: int,
         timeout_s: float,
@@ -61,11 +64,12 @@ class BatchScorer:
             max(1, in_flight // self._group_size()) * len(urls), thread_name_prefix="curate-batch"
         )
         try:
-            self.heads = resolve_heads(heads, self._ask(lambda client: client.heads()))
+            served = resolve_heads(heads, self._ask(lambda client: client.heads()))
+            self.heads = with_likes(served, likes)
         except BaseException:
             self.close()
             raise
-        self._names = [head.name for head in self.heads]
+        self._names, self._likes = [head.name for head in served], likes
 
     def images(
         self, sources: Sequence[ImageSource], *, embedding: bool = False
@@ -73,11 +77,13 @@ class BatchScorer:
         """One result an image, in order. Raises UnavailableError when the servers stay away."""
         size = self._group_size()
         groups = [sources[start : start + size] for start in range(0, len(sources), size)]
+        wants = embedding or bool(self._likes)
 
         def score(group: Sequence[ImageSource]) -> list[ScoreResult]:
-            return self._ask(
-                lambda client: client.score_batch(group, heads=self._names, embedding=embedding)
+            results = self._ask(
+                lambda client: client.score_batch(group, heads=self._names, embedding=wants)
             )
+            return [compared(result, self._likes, keep=embedding) for result in results]
 
         return [result for results in self._pool.map(score, groups) for result in results]
 
@@ -92,6 +98,7 @@ class BatchScorer:
             columns = self._ask(
                 lambda client: client.score_embeddings_by_head(good, heads=self._names)
             )
+            columns |= cosines(self._likes, good)
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         scored = (ScoreResult(dict(zip(columns, row, strict=True))) for row in rows)
         return [next(scored) if error is None else ScoreResult(error=error) for error in errors]

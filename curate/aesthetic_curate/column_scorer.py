@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from aesthetic_client.images import Decode
 from aesthetic_curate import columns
 from aesthetic_curate.batch_scorer import BatchScorer
 from aesthetic_curate.config import DEFAULT_IN_FLIGHT, DEFAULT_PATIENCE_S, DEFAULT_TIMEOUT_S
+from aesthetic_curate.likeness import read_likes
 from aesthetic_curate.samples import Status
 
 Columns = Mapping[str, NDArray[Any]]
@@ -38,6 +40,8 @@ class AestheticScorer:
     Args:
         url: one server, or several that serve the same model.
         heads: heads by name, None for the default one, or "all".
+        like: files of aesthetic embeddings: each adds a float32 column `like_STEM`, the cosine with
+            it. They are read here, not on the workers.
         image_column: encoded files as bytes (or a struct with `bytes`, as Hugging Face has it),
             uint8 arrays (H, W, 3) in RGB, or local paths.
         embedding_column: stored embeddings (768,) of unit length are scored, instead of images.
@@ -54,6 +58,7 @@ class AestheticScorer:
         url: str | Sequence[str],
         *,
         heads: str | Sequence[str] | None = None,
+        like: Sequence[str | Path] = (),
         image_column: str = "image",
         embedding_column: str | None = None,
         normalize: bool = False,
@@ -68,6 +73,7 @@ class AestheticScorer:
         self._connection: dict[str, Any] = {
             "url": url,
             "heads": heads,
+            "likes": read_likes(like),
             "decode": decode,
             "in_flight": in_flight,
             "timeout_s": timeout_s,

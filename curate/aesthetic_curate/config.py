@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from aesthetic_client.contract import AESTHETIC_HEADS, CLIP_IMAGE, SEEDED_WEIGHTS, Head
 from aesthetic_client.images import Decode
+from aesthetic_curate.likeness import Like, with_likes
 from aesthetic_curate.options import InputOptions
 
 FORMAT = 1  # of a shard's files; results of another one are redone
@@ -32,18 +33,37 @@ class ScoreConfig:
 
     `embedding` is the dtype of the embedding column, None for no such column. `normalize` lets
     stored embeddings have any length. `tar_min`: a tar of the samples whose score under the first
-    head is at least so high is written beside the parquet.
+    head is at least so high is written beside the parquet. `likes` are further score columns.
     """
 
     heads: tuple[Head, ...]
     embedding: Literal["float16", "float32"] | None = None
     normalize: bool = False
     tar_min: float | None = None
+    likes: tuple[Like, ...] = ()
+
+    @property
+    def columns(self) -> tuple[Head, ...]:
+        """The score columns: heads, and then likes as if they were heads. Raises InputError."""
+        return with_likes(self.heads, self.likes)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The score columns."""
-        return tuple(head.output for head in self.heads)
+        """The score columns' names."""
+        return tuple(head.output for head in self.columns)
+
+    @property
+    def needs_embedding(self) -> bool:
+        """Whether a server is to give images' embeddings."""
+        return self.embedding is not None or bool(self.likes)
+
+    def to_json(self) -> dict[str, Any]:
+        """For stats files and fingerprints; a like is the hash of its file."""
+        found = asdict(replace(self, likes=()))
+        del found["likes"]  # as it was before there were any: results without them stay as good
+        if self.likes:
+            found["likes"] = {like.output: like.sha256 for like in self.likes}
+        return found
 
 
 @dataclass(frozen=True)
@@ -73,7 +93,7 @@ class Job:
         """Equal where results may stand side by side: same settings, same weights."""
         parts = {
             "format": FORMAT,
-            "config": asdict(self.config),
+            "config": self.config.to_json(),
             "options": asdict(self.options),
             "model": essentials(self.provenance),
         }

@@ -14,7 +14,7 @@ from aesthetic_client._wire import provenance_from_config
 from aesthetic_client.contract import AESTHETIC_HEADS, HEADS_DATA, HEADS_DATA_FORMAT, Head
 from aesthetic_client.errors import InputError
 from aesthetic_client.paths import default_repository
-from aesthetic_curate.vectors import GROUPS, Blocks, Floats, Units, score_rows, squared_lengths
+from aesthetic_curate.vectors import Blocks, Floats, Units, grouped_dot, score_rows, squared_lengths
 
 ANEW = f"`aesthetic export --model {AESTHETIC_HEADS.name}`"
 # 1.5 MB in float32: a block stays in cache from its widening to its scores, and calls weigh little.
@@ -106,13 +106,11 @@ def _evaluator(kind: str, output: str, tensors: Tensors) -> Evaluator:
         return _relu_mlp(output, tensors)
     if kind not in ("affine", "scaled_affine"):
         raise ValueError(f"{output} is of the unknown kind {kind!r}")
-    weight = tensors[f"{output}.weight"].astype(np.float32).reshape(GROUPS, -1)
+    weight = tensors[f"{output}.weight"].astype(np.float32)
     bias = float(tensors[f"{output}.bias"].item())
 
     def affine(units: Units) -> NDArray[np.float32]:
-        groups = units.reshape(-1, *weight.shape)
-        # einsum, not BLAS: as fast for one vector of weights, and it starts no threads of its own.
-        sums = np.einsum("ngk,gk->ng", groups, weight).sum(axis=1, dtype=np.float64)
+        sums = grouped_dot(units, weight)
         if kind == "scaled_affine":
             sums /= np.maximum(np.sqrt(squared_lengths(units)), 1e-12)
         scores: NDArray[np.float32] = (sums + bias).astype(np.float32)

@@ -34,6 +34,7 @@ from aesthetic_client.errors import AestheticError, InputError
 from aesthetic_client.images import ImageSource
 from aesthetic_curate.batch_scorer import BatchScorer
 from aesthetic_curate.config import DEFAULT_PATIENCE_S, DEFAULT_TIMEOUT_S
+from aesthetic_curate.likeness import read_likes
 
 try:
     from loguru import logger
@@ -67,6 +68,8 @@ class TritonAestheticStage(ProcessingStage[ImageBatch, ImageBatch]):  # type: ig
         url: one server, or several that serve the same model.
         heads: heads by name, or "all". The default head's score, or else that of the first one
             asked for, is `aesthetic_score`; those of the others go into `metadata`, by output name.
+        like: files of aesthetic embeddings: the cosine with each goes into `metadata`, as
+            `like_STEM`. Every worker reads them.
         source: what is scored. "embedding": `embedding`, as ImageEmbeddingStage sets it. "image":
             `image_data` (H, W, 3), uint8 RGB of any size, else the file at `image_path`. "auto":
             the embedding where there is one, else the image.
@@ -88,6 +91,7 @@ class TritonAestheticStage(ProcessingStage[ImageBatch, ImageBatch]):  # type: ig
     name: str = "image_aesthetic_filter"
     url: str | Sequence[str] = DEFAULT_URL
     heads: str | Sequence[str] | None = None
+    like: Sequence[str] = ()
     source: Literal["auto", "image", "embedding"] = "auto"
     normalize: bool = False
     on_error: Literal["drop", "keep", "raise"] = "drop"
@@ -123,6 +127,7 @@ class TritonAestheticStage(ProcessingStage[ImageBatch, ImageBatch]):  # type: ig
         self._scorer = BatchScorer(
             self.url,
             heads=self.heads,
+            likes=read_likes(self.like),
             in_flight=self.model_inference_batch_size,
             timeout_s=self.timeout_s,
             retry_s=self.retry_s,

@@ -114,6 +114,11 @@ class Results:
         return {output: str(found["head"]) for output, found in scores.items()}
 
     @property
+    def likes(self) -> dict[str, str]:
+        """The SHA-256 of the files of `--like`, by score column."""
+        return dict(self.shards[0].stats.get("config", {}).get("likes", {}))
+
+    @property
     def samples(self) -> int:
         return sum(shard.samples for shard in self.shards)
 

@@ -21,6 +21,7 @@ from aesthetic_curate import columns
 from aesthetic_curate.config import FORMAT, Job, ScoreConfig
 from aesthetic_curate.embeddings import open_embeddings, score_embedding_chunk
 from aesthetic_curate.errors import StoppedError, UnreadableError
+from aesthetic_curate.likeness import scoring_likes
 from aesthetic_curate.opening import open_source
 from aesthetic_curate.outcomes import Outcome
 from aesthetic_curate.rows import RowWriter
@@ -84,7 +85,7 @@ def score_shard(
         "seconds": round(time.monotonic() - started_s, 3),
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "fingerprint": job.fingerprint,
-        "config": asdict(job.config),
+        "config": job.config.to_json(),
         "options": asdict(job.options),
         "provenance": job.provenance,
         "tar": job.config.tar_min is not None and shard.kind != "embeddings",
@@ -118,7 +119,7 @@ class Tally:
     def __init__(self, config: ScoreConfig) -> None:
         self._config = config
         self._statuses: Counter[str] = Counter()
-        self._scores = {head.output: (head.name, ScoreStats()) for head in config.heads}
+        self._scores = {head.output: (head.name, ScoreStats()) for head in config.columns}
         self.kept: int | None = None  # samples in the filtered tar, where there is one
 
     def add(self, statuses: Counter[str], scores: Mapping[str, NDArray[np.float32]]) -> None:
@@ -212,7 +213,7 @@ def _table(outcomes: Sequence[Outcome], config: ScoreConfig) -> pa.Table:
         columns.WIDTH: [outcome.width for outcome in outcomes],
         columns.HEIGHT: [outcome.height for outcome in outcomes],
     }
-    for head in config.heads:
+    for head in config.columns:
         arrays[head.output] = [outcome.scores.get(head.name) for outcome in outcomes]
     if config.embedding:
         missing = np.full(EMBEDDING_DIM, np.nan, np.float32)
@@ -234,8 +235,8 @@ def _score_embeddings(
         for chunk in source.chunks():
             scored = score_embedding_chunk(
                 chunk,
-                scorer.score_embeddings,
-                config.heads,
+                scoring_likes(scorer.score_embeddings, config.likes),
+                config.columns,
                 normalize=config.normalize,
                 keep_units=config.embedding is not None,
                 blocks=scorer.blocks,

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from aesthetic_client.errors import InputError
 from aesthetic_curate.ahead import ReadAhead
+from aesthetic_curate.likeness import PREFIX
 from aesthetic_curate.results import Results
 from aesthetic_curate.storage import READERS
 
 Rows = NDArray[np.uint32]
-STEP = 0.5  # between the thresholds of a count
+STEP, LIKE_STEP = 0.5, 0.02  # between the thresholds of a count: of scores, of cosines
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,16 @@ def select(results: Results, criteria: Criteria) -> Selection:
 
 
 def count_kept(results: Results, output: str) -> Iterator[tuple[float, int]]:
-    """How many rows each threshold keeps, in steps of 0.5 from the lowest score to the highest."""
+    """How many rows each threshold keeps, in steps of 0.5 from the lowest score to the highest.
+
+    Cosines of `--like` are counted in steps of 0.02.
+    """
     stats = results.score_stats[output]
     if not stats.count:
         return
-    steps = range(math.floor(stats.low / STEP), math.floor(stats.high / STEP) + 1)
-    thresholds = np.array([step * STEP for step in steps], np.float32)
+    width = LIKE_STEP if output.startswith(PREFIX) else STEP
+    steps = range(math.floor(stats.low / width), math.floor(stats.high / width) + 1)
+    thresholds = np.array([step * width for step in steps], np.float32)
     below = np.zeros(len(thresholds), np.int64)
     scored = 0
     for found in _each_shard(results, [output]):

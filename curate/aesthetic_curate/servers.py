@@ -20,6 +20,7 @@ from aesthetic_client.contract import Head
 from aesthetic_client.errors import NoAnswerError, ServerError
 from aesthetic_curate.balancing import Balancer
 from aesthetic_curate.config import Job
+from aesthetic_curate.likeness import compared
 from aesthetic_curate.outcomes import Outcome, outcome_of
 from aesthetic_curate.samples import Sample
 from aesthetic_curate.vectors import SERVED_BLOCKS
@@ -131,8 +132,12 @@ class Servers:
         ]
 
     def _score_images(self, images: Sequence[bytes]) -> list[ScoreResult]:
-        names = [head.name for head in self._job.config.heads]
-        wants = self._job.config.embedding is not None
+        config = self._job.config
+        names = [head.name for head in config.heads]
         if not images:
             return []
-        return self.ask(lambda client: client.score_batch(images, heads=names, embedding=wants))
+        results = self.ask(
+            lambda client: client.score_batch(images, heads=names, embedding=config.needs_embedding)
+        )
+        keep = config.embedding is not None
+        return [compared(result, config.likes, keep=keep) for result in results]

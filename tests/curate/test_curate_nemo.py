@@ -289,3 +289,19 @@ def test_a_pipeline_runs_it_on_nemos_executor(tiny_server: Any, arrays: list[np.
         assert result.dataset_name == "photos" and result._metadata == {"source": "here"}
         assert result._stage_perf[0].custom_metrics["unscored_images"] == 0
     assert [image.aesthetic_score for image in batches[0].data] == [None] * 6
+
+
+def test_cosines_with_aesthetic_embeddings_are_metadata(
+    tiny_server: Any, arrays: list[np.ndarray], tmp_path: Path
+) -> None:
+    direction = unit_embeddings(1, seed=8)[0]
+    np.save(tmp_path / "mine.npy", direction * 7)
+    _, embeddings = reference(tiny_server.grpc_url, arrays[:2])
+    stage = TritonAestheticStage(
+        url=tiny_server.grpc_url, score_threshold=-1e9, like=[str(tmp_path / "mine.npy")]
+    )
+    for values, field in ((list(embeddings), "embedding"), (arrays[:2], "image_data")):
+        done = stage.process(batch_of(values, field))
+        found = [image.metadata["like_mine"] for image in done.data]
+        assert found == pytest.approx(embeddings @ direction, abs=2e-5)
+    stage.teardown()

@@ -14,10 +14,9 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from aesthetic_client import vectors
 from aesthetic_client._wire import resolve_heads
-from aesthetic_client.cli import load_room
 from aesthetic_client.cli._files import find_images
+from aesthetic_client.cli._likes import read_direction
 from aesthetic_client.cli._server import add_server_arguments, connected
 from aesthetic_client.cli._show import opened, print_table, progress
 from aesthetic_client.client import Client
@@ -89,11 +88,7 @@ def _likes(paths: Sequence[Path]) -> dict[str, NDArray[np.float32]]:
         name = f"like:{path.stem}"
         if name in found:
             raise InputError(f"--like: two files would share the column {name}; rename one")
-        if path.suffix == ".pt":
-            embeddings = load_room("aesthetic_guidance.embeddings", "guidance")
-            found[name] = embeddings.AestheticEmbedding.read(path).vector
-        else:
-            found[name] = vectors.unit_vector(vectors.read_vector(path).values)
+        found[name] = read_direction(path)
     return found
 
 

@@ -12,6 +12,7 @@ from aesthetic_client.errors import InputError
 from aesthetic_curate.cli._progress import Bar
 from aesthetic_curate.filter_jobs import Settings
 from aesthetic_curate.filter_runs import run as write_shards
+from aesthetic_curate.likeness import PREFIX
 from aesthetic_curate.resharding import plan, prepare
 from aesthetic_curate.results import Results
 from aesthetic_curate.runs import Progress
@@ -193,8 +194,9 @@ def _check_complete(results: Results, partial: bool) -> None:
 def _print_counts(results: Results, output: str, criteria: Criteria) -> None:
     """A table of thresholds, and what the criteria keep where there are some."""
     scored = results.score_stats[output].count
+    digits = 2 if output.startswith(PREFIX) else 1
     rows = [
-        [f"{threshold:.1f}", str(kept), f"{100 * kept / scored:.2f} %"]
+        [f"{threshold:.{digits}f}", str(kept), f"{100 * kept / scored:.2f} %"]
         for threshold, kept in count_kept(results, output)
     ]
     print_table([f"min {output}", "samples", "of the scored"], rows, sys.stdout)

@@ -25,6 +25,7 @@ from aesthetic_curate.config import (
 )
 from aesthetic_curate.errors import NoSamplesError
 from aesthetic_curate.inputs import find_shards
+from aesthetic_curate.likeness import Like, read_likes, with_likes
 from aesthetic_curate.local_heads import LocalHeads, heads_file
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.places import check_inputs, check_shards
@@ -52,6 +53,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--heads",
         metavar="NAME[,NAME]",
         help=f"heads to score with, or all (default: {DEFAULT_HEAD.name})",
+    )
+    parser.add_argument(
+        "--like",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="add the column like_FILE, the cosine with an aesthetic embedding (.safetensors, .npy "
+        "or .pt); may be given more than once",
     )
     parser.add_argument(
         "--embedding",
@@ -156,6 +166,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     _check(arguments)
     options = _options(arguments)
+    likes = read_likes(arguments.like)
     check_inputs(arguments.input, arguments.output)
     shards = find_shards(arguments.input, options)
     check_shards(shards, arguments.output)
@@ -165,7 +176,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"--shard-index {arguments.shard_index} of {arguments.shard_count}: there are only "
             f"{len(shards)} shards"
         )
-    with _job(arguments, options, mine) as job:
+    with _job(arguments, options, mine, likes) as job:
         begin(shards, job.out)
         todo = plan(mine, job)
         _say(todo, job)
@@ -216,13 +227,16 @@ def _options(arguments: argparse.Namespace) -> InputOptions:
 
 @contextmanager
 def _job(
-    arguments: argparse.Namespace, options: InputOptions, shards: Sequence[Shard]
+    arguments: argparse.Namespace,
+    options: InputOptions,
+    shards: Sequence[Shard],
+    likes: tuple[Like, ...],
 ) -> Iterator[Job]:
     """The job, with a server started for it where one is wanted."""
     draft = Job(
         out=arguments.output,
         urls=(),
-        config=ScoreConfig((), arguments.embedding, arguments.normalize, arguments.tar_min),
+        config=ScoreConfig((), arguments.embedding, arguments.normalize, arguments.tar_min, likes),
         options=options,
         decode=arguments.decode,
         in_flight=arguments.in_flight,
@@ -264,6 +278,7 @@ def _known(
 ) -> Job:
     asked = arguments.heads
     names = asked if asked in (None, "all") else [name.strip() for name in asked.split(",")]
+    with_likes(heads, draft.config.likes)  # also of heads that are not asked for
     config = replace(draft.config, heads=resolve_heads(names, heads))
     return replace(draft, config=config, provenance=provenance, **known)  # type: ignore[arg-type]
 

@@ -91,6 +91,7 @@ def collect(results: Results, options: ReportOptions) -> Summary:
         bucket_edges=read.edges,
         bucket_counts=distributions.bucket_counts(scores[output], read.edges),
         picks=read.draw.picks(),
+        likes=results.likes,
     )
 
 

@@ -88,7 +88,7 @@ def run_section(summary: Summary) -> str:
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in terms)
     return (
         f'<section id="run"><h2>About this run</h2><dl class="terms">{listed}</dl>'
-        f"{_models(summary.provenance)}</section>"
+        f"{_models(summary.provenance)}{_likes(summary.likes)}</section>"
     )
 
 
@@ -163,6 +163,15 @@ def _models(provenance: Mapping[str, Mapping[str, Any]]) -> str:
     return (
         f"{grids}<details><summary>All that the server said</summary><pre>{lines}</pre></details>"
     )
+
+
+def _likes(likes: Mapping[str, str]) -> str:
+    """The aesthetic embeddings that images were compared with."""
+    if not likes:
+        return ""
+    rows = [(foreign(output), _digest(sha256)) for output, sha256 in likes.items()]
+    grid = table(("Cosines", "SHA-256 of the embedding"), rows, name="left stack")
+    return f'<div class="block"><h3>Aesthetic embeddings</h3>{grid}</div>'
 
 
 def _digest(value: object) -> str:

@@ -105,7 +105,7 @@ class Summary:
     `rows_read` is below `samples` where a seeded choice of shards was read for what statistics do
     not hold: the gallery, the reasons of failures, the correlation. `bucket_edges` cut the scores
     of `gallery_head`; the outermost buckets hold what lies beyond, too. `picks` are in the order
-    of the draw.
+    of the draw. `likes` are the SHA-256 of aesthetic embeddings' files, by column.
     """
 
     scored: str
@@ -132,6 +132,7 @@ class Summary:
     bucket_edges: tuple[float, ...] = ()
     bucket_counts: tuple[int, ...] = ()
     picks: tuple[Pick, ...] = ()
+    likes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
