@@ -52,6 +52,7 @@ def test_the_wheel_carries_the_repository_and_is_small(wheel: Path) -> None:
     assert {
         "aesthetic_client/py.typed",
         "aesthetic_serve/backends/onnxruntime/model.py",
+        "aesthetic_serve/backends/openvino/model.py",
         "aesthetic_serve/canary.jpg",
     } <= names
     assert not any(name.endswith((".onnx", ".pyc", ".safetensors")) for name in names)

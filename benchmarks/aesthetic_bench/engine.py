@@ -69,12 +69,13 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     import onnxruntime
 
     from aesthetic_serve.backends.onnxruntime.options import run_options, session_options
-    from aesthetic_serve.backends.onnxruntime.signature import artifact
+    from aesthetic_serve.backends.onnxruntime.translation import DEFAULT_FILE
+    from aesthetic_serve.backends.signature import artifact
 
     folder = Path(task["model_folder"])
     config = model_config(folder)
     options = session_options(config)
-    path = artifact(config, str(folder), latest_version(folder))
+    path = artifact(config, str(folder), latest_version(folder), DEFAULT_FILE)
     begin = time.perf_counter()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     load_s = time.perf_counter() - begin

@@ -16,7 +16,8 @@ from aesthetic_serve.errors import StartError
 from aesthetic_serve.preflight import STUB, Wheel
 from aesthetic_serve.stubs import children_of
 
-BACKEND = Path(__file__).parent / "backends" / "onnxruntime" / "model.py"
+BACKENDS = Path(__file__).parent / "backends"
+OWN_BACKENDS = ("onnxruntime", "openvino")  # where Triton has none of that name
 LOOPBACK = "127.0.0.1"  # this server version must never be reachable from elsewhere
 EXIT_TIMEOUT_S = 10  # how long a stopping server waits for requests in flight
 KILL_S = 10.0  # how long ending processes by force may take
@@ -54,9 +55,9 @@ def compose(folder: Path, wheel: Wheel, repository: Path) -> None:
     # A copy, since only its owner may start it and an environment may belong to somebody else.
     shutil.copy(wheel.stub, python / STUB)
     (python / STUB).chmod(0o700)
-    onnxruntime = folder / "backends" / "onnxruntime"
-    onnxruntime.mkdir()
-    shutil.copy(BACKEND, onnxruntime / "model.py")
+    for name in OWN_BACKENDS:
+        (folder / "backends" / name).mkdir()
+        shutil.copy(BACKENDS / name / "model.py", folder / "backends" / name / "model.py")
     (folder / "repository").symlink_to(repository.resolve())
     (folder / "work").mkdir()
 

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aesthetic_serve.backends.onnxruntime.batching import Failure, Request, answer
+from aesthetic_serve.backends.batching import Failure, Request, Result, Run
+from aesthetic_serve.backends.batching import answer as answer_of
+from aesthetic_serve.backends.onnxruntime.translation import explain
+
+
+def answer(run: Run, requests: Sequence[Request], *, batching: bool) -> list[Result]:
+    return answer_of(run, requests, batching=batching, explain=explain)
 
 
 class Doubler:

@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 
 from aesthetic_serve.backends.onnxruntime.options import run_options, session_options
-from aesthetic_serve.backends.onnxruntime.signature import ConfigError
+from aesthetic_serve.backends.signature import ConfigError
 
 
 def config(**parameters: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aesthetic_serve.backends.onnxruntime.signature import (
+from aesthetic_serve.backends.signature import (
     ConfigError,
     ModelTensor,
     artifact,
@@ -15,8 +15,8 @@ from aesthetic_serve.backends.onnxruntime.signature import (
     check_signature,
 )
 
-INPUTS = {"pixels": ModelTensor("tensor(uint8)", (-1, 224, 224, 3))}
-OUTPUTS = {"embedding": ModelTensor("tensor(float)", (-1, 768))}
+INPUTS = {"pixels": ModelTensor("TYPE_UINT8", (-1, 224, 224, 3))}
+OUTPUTS = {"embedding": ModelTensor("TYPE_FP32", (-1, 768))}
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -58,13 +58,13 @@ def test_a_misfit_names_both_sides(changes: dict[str, Any], words: list[str]) ->
 
 
 def test_a_fixed_batch_axis_is_refused() -> None:
-    fixed = {"pixels": ModelTensor("tensor(uint8)", (1, 224, 224, 3))}
+    fixed = {"pixels": ModelTensor("TYPE_UINT8", (1, 224, 224, 3))}
     with pytest.raises(ConfigError, match=r"max_batch_size > 0, but the first axis .* is fixed"):
         check_signature(config(), "model.onnx", fixed, OUTPUTS)
 
 
 def test_an_input_may_be_narrower_than_the_model_allows() -> None:
-    free = {"pixels": ModelTensor("tensor(uint8)", (-1, -1, -1, 3))}
+    free = {"pixels": ModelTensor("TYPE_UINT8", (-1, -1, -1, 3))}
     check_signature(config(), "model.onnx", free, OUTPUTS)
 
 
@@ -74,13 +74,13 @@ def test_a_reshape_counts_as_the_shape() -> None:
 
 
 def test_outputs_may_be_left_out() -> None:
-    more = {**OUTPUTS, "hidden": ModelTensor("tensor(float)", (-1, 257, 1024))}
+    more = {**OUTPUTS, "hidden": ModelTensor("TYPE_FP32", (-1, 257, 1024))}
     check_signature(config(), "model.onnx", INPUTS, more)
 
 
 def test_a_scalar_of_a_model_without_batching() -> None:
-    scalar = {"embedding": ModelTensor("tensor(float)", ())}
-    fixed = {"pixels": ModelTensor("tensor(uint8)", (224, 224, 3))}
+    scalar = {"embedding": ModelTensor("TYPE_FP32", ())}
+    fixed = {"pixels": ModelTensor("TYPE_UINT8", (224, 224, 3))}
     given = config(max_batch_size=0, embedding={"dims": [1]})
     check_signature(given, "model.onnx", fixed, scalar)
 
@@ -88,10 +88,10 @@ def test_a_scalar_of_a_model_without_batching() -> None:
 def test_the_file_is_found_by_its_configured_name(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "tower.onnx").touch()
-    found = artifact({"default_model_filename": "tower.onnx"}, str(tmp_path), "1")
+    found = artifact({"default_model_filename": "tower.onnx"}, str(tmp_path), "1", "model.onnx")
     assert found == tmp_path / "1" / "tower.onnx"
     with pytest.raises(ConfigError, match=r"there is no 1/model\.onnx"):
-        artifact({}, str(tmp_path), "1")
+        artifact({}, str(tmp_path), "1", "model.onnx")
 
 
 def test_a_gpu_instance_is_refused() -> None:

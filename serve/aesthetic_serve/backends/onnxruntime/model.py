@@ -15,15 +15,22 @@ from typing import Any
 import onnxruntime
 import triton_python_backend_utils as pb
 
-from aesthetic_serve.backends.onnxruntime.batching import Failure, Request, answer, plain_message
+from aesthetic_serve.backends.batching import answer
 from aesthetic_serve.backends.onnxruntime.options import run_options, session_options
-from aesthetic_serve.backends.onnxruntime.signature import (
+from aesthetic_serve.backends.onnxruntime.translation import (
+    DEFAULT_FILE,
+    TYPES,
+    explain,
+    model_tensors,
+    plain_message,
+)
+from aesthetic_serve.backends.signature import (
     ConfigError,
     artifact,
     check_instances,
     check_signature,
-    model_tensors,
 )
+from aesthetic_serve.backends.triton_requests import pack, unpack
 
 
 class TritonPythonModel:
@@ -34,11 +41,11 @@ class TritonPythonModel:
         name, config = args["model_name"], json.loads(args["model_config"])
         try:
             check_instances(args["model_instance_kind"])
-            path = artifact(config, args["model_repository"], args["model_version"])
+            path = artifact(config, args["model_repository"], args["model_version"], DEFAULT_FILE)
             self.session = _open(path, session_options(config))
             inputs = model_tensors(self.session.get_inputs())
             outputs = model_tensors(self.session.get_outputs())
-            check_signature(config, path.name, inputs, outputs)
+            check_signature(config, path.name, inputs, outputs, types=TYPES)
         except ConfigError as error:
             raise pb.TritonModelException(f"unable to load model '{name}': {error}") from None
         self.batching = int(config.get("max_batch_size", 0)) > 0
@@ -46,12 +53,9 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer every request; a failure belongs to its own request."""
-        unpacked = [self._unpack(request) for request in requests]
-        return [_pack(result) for result in answer(self._run, unpacked, batching=self.batching)]
-
-    def _unpack(self, request: Any) -> Request:
-        tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-        return Request(tensors, tuple(request.requested_output_names()))
+        unpacked = [unpack(request) for request in requests]
+        results = answer(self._run, unpacked, batching=self.batching, explain=explain)
+        return [pack(result) for result in results]
 
     def _run(self, outputs: Sequence[str], feed: dict[str, Any]) -> list[Any]:
         result: list[Any] = self.session.run(list(outputs), feed, self.run_options)
@@ -63,10 +67,3 @@ def _open(path: Path, options: Any) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ConfigError(f"onnxruntime cannot open {path.name}: {plain_message(error)}") from None
-
-
-def _pack(result: dict[str, Any] | Failure) -> Any:
-    if isinstance(result, Failure):
-        code = pb.TritonError.INVALID_ARG if result.callers_fault else pb.TritonError.INTERNAL
-        return pb.InferenceResponse(error=pb.TritonError(result.message, code))
-    return pb.InferenceResponse([pb.Tensor(name, array) for name, array in result.items()])

@@ -20,17 +20,12 @@ from typing import Any
 
 import onnxruntime
 
-from aesthetic_serve.backends.onnxruntime.signature import ConfigError
+from aesthetic_serve.backends.parameters import choice, count, parameters
 
 SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 SESSION_PREFIX = "session."
+SWITCH = {"0": False, "1": True, "false": False, "true": True}
 ERRORS_ONLY = 3  # ONNX Runtime's log severity
-
-
-def parameters(config: Mapping[str, Any]) -> dict[str, str]:
-    """The config's `parameters` as plain strings."""
-    given: Mapping[str, Any] = config.get("parameters") or {}
-    return {key: str(value.get("string_value", "")) for key, value in given.items()}
 
 
 def session_options(config: Mapping[str, Any]) -> Any:
@@ -40,12 +35,12 @@ def session_options(config: Mapping[str, Any]) -> Any:
     options.log_severity_level = ERRORS_ONLY
     options.graph_optimization_level = _graph_level(config)
     # 0 is ONNX Runtime's own "choose for me", as in the C++ backend.
-    options.intra_op_num_threads = _count(given, "intra_op_thread_count")
-    options.inter_op_num_threads = _count(given, "inter_op_thread_count")
-    if _choice(given, "execution_mode", {"0": False, "1": True}, default=False):
+    options.intra_op_num_threads = count(given, "intra_op_thread_count")
+    options.inter_op_num_threads = count(given, "inter_op_thread_count")
+    if choice(given, "execution_mode", {"0": False, "1": True}, default=False):
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
-    options.enable_cpu_mem_arena = _switch(given, "enable_mem_arena")
-    options.enable_mem_pattern = _switch(given, "enable_mem_pattern")
+    options.enable_cpu_mem_arena = choice(given, "enable_mem_arena", SWITCH, default=True)
+    options.enable_mem_pattern = choice(given, "enable_mem_pattern", SWITCH, default=True)
     for key, value in given.items():
         if key.startswith(SESSION_PREFIX):
             options.add_session_config_entry(key, value)
@@ -70,25 +65,3 @@ def _graph_level(config: Mapping[str, Any]) -> Any:
         1: levels.ORT_ENABLE_EXTENDED,
         2: levels.ORT_DISABLE_ALL,
     }.get(int(graph.get("level", 0)), levels.ORT_ENABLE_ALL)
-
-
-def _count(given: Mapping[str, str], key: str) -> int:
-    text = given.get(key, "0")
-    if not text.isdecimal():
-        raise ConfigError(f"parameter {key} must be a whole number of threads, not '{text}'")
-    return int(text)
-
-
-def _switch(given: Mapping[str, str], key: str) -> bool:
-    return _choice(given, key, {"0": False, "1": True, "false": False, "true": True}, default=True)
-
-
-def _choice(
-    given: Mapping[str, str], key: str, values: Mapping[str, bool], *, default: bool
-) -> bool:
-    text = given.get(key)
-    if text is None:
-        return default
-    if text.lower() not in values:
-        raise ConfigError(f"parameter {key} must be one of {', '.join(values)}, not '{text}'")
-    return values[text.lower()]

@@ -1,8 +1,7 @@
-"""Many requests, one session run, and every error with the request that caused it."""
+"""Many requests, one run of the engine, and every error with the request that caused it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +9,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-Run = Callable[[Sequence[str], dict[str, Array]], Sequence[Array]]
-
-# ONNX Runtime begins its messages with "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : ".
-_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : ([A-Z_]+) : ")
-# Where it was compiled and where things lie in memory are nobody's business.
-_PRIVATE = re.compile(r"(?<![\w.])/[^\s:'\"]+(:\d+)?|\b0x[0-9a-fA-F]+")
+Run = Callable[[Sequence[str], dict[str, Array]], Sequence[Array]]  # outputs' names, inputs
 
 
 @dataclass(frozen=True)
@@ -35,18 +29,22 @@ class Failure:
 
 
 Result = dict[str, Array] | Failure
+Explain = Callable[[Exception], Failure]
 
 
-def answer(run: Run, requests: Sequence[Request], *, batching: bool) -> list[Result]:
+def answer(
+    run: Run, requests: Sequence[Request], *, batching: bool, explain: Explain
+) -> list[Result]:
     """One result a request, in order.
 
     Requests that can share a batch are concatenated along axis 0 and run at once. Where that run
-    fails each of them runs by itself, so that only the one at fault gets the error.
+    fails each of them runs by itself, so that only the one at fault gets the error, in the words of
+    `explain`.
     """
     results: list[Result | None] = [None] * len(requests)
     for members in _groups(requests, batching=batching):
         group = [requests[i] for i in members]
-        for i, result in zip(members, _answer_group(run, group), strict=True):
+        for i, result in zip(members, _answer_group(run, group, explain), strict=True):
             results[i] = result
     return [result for result in results if result is not None]
 
@@ -60,27 +58,27 @@ def _groups(requests: Sequence[Request], *, batching: bool) -> list[list[int]]:
     return list(groups.values())
 
 
-def _answer_group(run: Run, group: Sequence[Request]) -> Sequence[Result]:
+def _answer_group(run: Run, group: Sequence[Request], explain: Explain) -> Sequence[Result]:
     if len(group) == 1:
-        return [_answer_one(run, group[0])]
+        return [_answer_one(run, group[0], explain)]
     try:
         return _answer_together(run, group)
     except Exception:
-        return [_answer_one(run, request) for request in group]
+        return [_answer_one(run, request, explain) for request in group]
 
 
-def _answer_one(run: Run, request: Request) -> Result:
+def _answer_one(run: Run, request: Request, explain: Explain) -> Result:
     try:
-        feed = {name: _for_onnx(array) for name, array in request.inputs.items()}
+        feed = {name: _for_engine(array) for name, array in request.inputs.items()}
         arrays = run(request.outputs, feed)
     except Exception as error:
-        return _failure(error)
+        return explain(error)
     return {name: _for_triton(array) for name, array in zip(request.outputs, arrays, strict=True)}
 
 
 def _answer_together(run: Run, group: Sequence[Request]) -> list[Result]:
     feed = {
-        name: _for_onnx(np.concatenate([request.inputs[name] for request in group]))
+        name: _for_engine(np.concatenate([request.inputs[name] for request in group]))
         for name in group[0].inputs
     }
     names = list(dict.fromkeys(name for request in group for name in request.outputs))
@@ -96,8 +94,8 @@ def _answer_together(run: Run, group: Sequence[Request]) -> list[Result]:
     ]
 
 
-def _for_onnx(array: Array) -> Array:
-    """Triton's BYTES are objects of `bytes`; ONNX strings are `str`. Others pass unchanged."""
+def _for_engine(array: Array) -> Array:
+    """Triton's BYTES are objects of `bytes`; engines' strings are `str`. Others pass unchanged."""
     if array.dtype != np.object_:
         return array
     text = [item.decode() if isinstance(item, bytes) else item for item in array.ravel()]
@@ -110,15 +108,3 @@ def _for_triton(array: Array) -> Array:
         return array.reshape(1) if array.ndim == 0 else array
     data = [item.encode() if isinstance(item, str) else item for item in array.ravel()]
     return np.array(data, dtype=np.object_).reshape(array.shape or (1,))
-
-
-def plain_message(error: Exception) -> str:
-    """The first line of an error's message, without the places that are nobody's business."""
-    first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-    return _PRIVATE.sub("...", _PREFIX.sub("", first_line))
-
-
-def _failure(error: Exception) -> Failure:
-    code = _PREFIX.match(str(error).strip())
-    at_fault = bool(code and code[1] == "INVALID_ARGUMENT") or isinstance(error, UnicodeError)
-    return Failure(f"onnxruntime: {plain_message(error)}", callers_fault=at_fault)

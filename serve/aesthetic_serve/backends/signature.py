@@ -1,4 +1,4 @@
-"""Does `config.pbtxt` describe the ONNX file beside it? Checked at load, as the C++ backend does.
+"""Does `config.pbtxt` describe the model beside it? Checked at load, as the C++ backends do.
 
 Every message names both sides: what the config says and what the model has. Standard library only.
 """
@@ -10,26 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DEFAULT_FILE = "model.onnx"
 ANY = -1  # a dimension that may take any size
 
-# Triton's names on the left, ONNX Runtime's on the right. numpy has no bfloat16, so neither do we.
-ONNX_TYPES = {
-    "TYPE_BOOL": "tensor(bool)",
-    "TYPE_UINT8": "tensor(uint8)",
-    "TYPE_UINT16": "tensor(uint16)",
-    "TYPE_UINT32": "tensor(uint32)",
-    "TYPE_UINT64": "tensor(uint64)",
-    "TYPE_INT8": "tensor(int8)",
-    "TYPE_INT16": "tensor(int16)",
-    "TYPE_INT32": "tensor(int32)",
-    "TYPE_INT64": "tensor(int64)",
-    "TYPE_FP16": "tensor(float16)",
-    "TYPE_FP32": "tensor(float)",
-    "TYPE_FP64": "tensor(double)",
-    "TYPE_STRING": "tensor(string)",
-}
-TRITON_TYPES = {onnx: triton for triton, onnx in ONNX_TYPES.items()}
+# Of Triton's types. numpy has no bfloat16, so neither do we.
+NUMBERS = frozenset(
+    f"TYPE_{name}"
+    for name in (
+        *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
+        *("FP16", "FP32", "FP64"),
+    )
+)
+STRING = "TYPE_STRING"
 
 
 class ConfigError(Exception):
@@ -38,28 +29,24 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class ModelTensor:
-    """As the ONNX file declares it; `dims` with the batch axis, -1 where free."""
+    """As the model's file declares it; `dims` with the batch axis, -1 where free.
 
-    onnx_type: str
+    `type` is Triton's name, or the engine's own for a type that Triton has not.
+    """
+
+    type: str
     dims: tuple[int, ...]
 
 
-def model_tensors(arguments: Iterable[Any]) -> dict[str, ModelTensor]:
-    """By name, from `session.get_inputs()` or `get_outputs()`; symbolic sizes become -1."""
-    return {
-        argument.name: ModelTensor(
-            argument.type, tuple(d if isinstance(d, int) else ANY for d in argument.shape)
-        )
-        for argument in arguments
-    }
+def artifact(config: Mapping[str, Any], model_folder: str, version: str, usual: str) -> Path:
+    """The model's file of that version, `usual` where the config names none.
 
-
-def artifact(config: Mapping[str, Any], model_folder: str, version: str) -> Path:
-    """The ONNX file of that version. Raises ConfigError where it is missing."""
-    name = config.get("default_model_filename") or DEFAULT_FILE
+    Raises ConfigError where it is missing.
+    """
+    name = config.get("default_model_filename") or usual
     path = Path(model_folder, version, name)
     if path.is_dir():
-        path = path / DEFAULT_FILE
+        path = path / usual
     if not path.is_file():
         raise ConfigError(f"there is no {version}/{name} in the model's folder")
     return path
@@ -79,8 +66,13 @@ def check_signature(
     file: str,
     inputs: Mapping[str, ModelTensor],
     outputs: Mapping[str, ModelTensor],
+    *,
+    types: frozenset[str] = NUMBERS,
 ) -> None:
-    """Raises ConfigError unless names, types, dims and batching of both sides fit."""
+    """Raises ConfigError unless names, types, dims and batching of both sides fit.
+
+    `types` are those of Triton's that the engine takes.
+    """
     batching = int(config.get("max_batch_size", 0)) > 0
     wanted = config.get("input") or []
     given = {tensor["name"] for tensor in wanted}
@@ -94,9 +86,9 @@ def check_signature(
             raise ConfigError(
                 f"input '{tensor['name']}' is optional in config.pbtxt: not with max_batch_size > 0"
             )
-        _check_tensor("input", tensor, file, inputs, batching=batching)
+        _check_tensor("input", tensor, file, inputs, types, batching=batching)
     for tensor in config.get("output") or []:
-        _check_tensor("output", tensor, file, outputs, batching=batching)
+        _check_tensor("output", tensor, file, outputs, types, batching=batching)
 
 
 def _check_tensor(
@@ -104,6 +96,7 @@ def _check_tensor(
     tensor: Mapping[str, Any],
     file: str,
     model: Mapping[str, ModelTensor],
+    types: frozenset[str],
     *,
     batching: bool,
 ) -> None:
@@ -111,12 +104,11 @@ def _check_tensor(
     if name not in model:
         raise ConfigError(f"config.pbtxt has {side} '{name}', {file} has {_list(model)}")
     found = model[name]
-    if wanted_type not in ONNX_TYPES:
+    if wanted_type not in types:
         raise ConfigError(f"{side} '{name}': config.pbtxt says {wanted_type}, not supported here")
-    if ONNX_TYPES[wanted_type] != found.onnx_type:
-        found_type = TRITON_TYPES.get(found.onnx_type, found.onnx_type)
+    if wanted_type != found.type:
         raise ConfigError(
-            f"{side} '{name}': config.pbtxt says {wanted_type}, {file} has {found_type}"
+            f"{side} '{name}': config.pbtxt says {wanted_type}, {file} has {found.type}"
         )
     _check_dims(f"{side} '{name}'", tensor, file, found.dims, side=side, batching=batching)
 
