@@ -132,14 +132,38 @@ def test_the_heads_plan_is_looked_for_where_its_config_is(served: Settings) -> N
 
 
 def test_an_unknown_profile_lists_the_known() -> None:
-    assert "known are default, onnx-cuda, tensorrt" in refusal(Settings(profile="cuda"))
+    assert "known are default, onnx-cuda, tensorrt, bf16, int8" in refusal(Settings(profile="cuda"))
 
 
 def test_a_gpu_profile_needs_a_gpu(served: Settings) -> None:
-    if served.profile == "default":
+    if served.profile in ("default", "bf16", "int8"):
         preflight.check_machine(served, CPU)
     else:
         assert "AESTHETIC_PROFILE=default" in refusal(served, CPU)
+
+
+def test_a_cpu_profile_needs_its_backend(
+    served: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backends = tmp_path / "backends"
+    (backends / "onnxruntime").mkdir(parents=True)
+    monkeypatch.setattr(preflight, "BACKENDS", backends)
+    if served.profile in ("bf16", "int8"):
+        message = refusal(served, CPU)
+        assert "has no openvino backend" in message and repr(served.profile) in message
+        (backends / "openvino").mkdir()
+    preflight.check_machine(served, CPU if served.profile in ("default", "bf16", "int8") else L4)
+
+
+def test_openvinos_weights_lie_beside_its_graph(served: Settings) -> None:
+    if served.profile in ("bf16", "int8"):
+        (served.repository / "clip_image" / "1" / f"model.{served.profile}.bin").unlink()
+        assert f"lacks clip_image/1/model.{served.profile}.bin for" in refusal(served)
+
+
+def test_fp32_is_another_word_for_the_default_profile() -> None:
+    assert settings_from({"AESTHETIC_PROFILE": "fp32"}).profile == "default"
+    assert settings_from({"AESTHETIC_PROFILE": "int8"}).profile == "int8"
 
 
 def test_a_plan_of_another_machine_is_refused(served: Settings) -> None:

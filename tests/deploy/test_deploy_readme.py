@@ -66,7 +66,7 @@ def test_every_path_that_is_named_exists(path: Path) -> None:
 
 def test_the_tables_are_the_code() -> None:
     text = GUIDE.read_text("utf-8")
-    profiles = re.findall(r"^\| `([\w-]+)`[^|]*\| (?:fp16|fp32)", text, re.MULTILINE)
+    profiles = re.findall(r"^\| `([\w-]+)`[^|]*\| (?:fp16|fp32|bf16|int8)", text, re.MULTILINE)
     assert sorted(profiles) == sorted(profile.name or "default" for profile in contract.PROFILES)
     variables = re.findall(r"^\| `AESTHETIC_(\w+)` \|(?! serves)", text, re.MULTILINE)
     fields = {name.upper() for name in Settings.__dataclass_fields__}

@@ -1,4 +1,4 @@
-"""The GPU profiles, `--model-config-name`: what can be known of them without a GPU."""
+"""The profiles, `--model-config-name`: what their configs say, and what is known without a GPU."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ from tritonclient.grpc import model_config_pb2
 from aesthetic_client import Client, contract
 from aesthetic_client.contract import (
     AESTHETIC_HEADS,
+    BF16,
     CLIP_IMAGE,
     DEFAULT_PROFILE,
     HEADS_PLAN,
+    INT8,
     MODELS,
     ONNX_CUDA,
     PLANS,
@@ -38,9 +40,23 @@ from aesthetic_client.contract import (
     Profile,
 )
 
-GPU_PROFILES = [profile for profile in PROFILES if profile.name]
+GPU_PROFILES = [ONNX_CUDA, TENSORRT]
+OPENVINO_PROFILES = [BF16, INT8]
 KIND = model_config_pb2.ModelInstanceGroup.Kind
 BACKENDS_OWN_ARTIFACT = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
+# What the C++ openvino backend reads, and the values that it takes
+# (github.com/triton-inference-server/openvino_backend, README.md and src/openvino.cc, August 2026).
+OPENVINO_PARAMETERS = {
+    "HINT_BF16": "yes",
+    "ENABLE_BATCH_PADDING": "yes|no",
+    "SKIP_OV_DYNAMIC_BATCHSIZE": "yes|no",
+    "RESHAPE_IO_LAYERS": "yes|no",
+    "NUM_STREAMS": r"auto|numa|\d+",
+    "INFERENCE_NUM_THREADS": r"\d+",
+    "COMPILATION_NUM_THREADS": r"\d+",
+    "PERFORMANCE_HINT": "latency|throughput|cumulative_throughput",
+    "TARGET_DEVICE": "cpu",
+}
 # The C++ backend reads these from `parameters` last of all, and writes its defaults where they are
 # not there: named as accelerator options they would be overwritten in silence.
 CUDA_PARAMETERS = {
@@ -102,7 +118,7 @@ def test_each_profile_has_every_model_as_the_contract_says(model: Model, profile
 
 def test_there_is_no_config_of_an_unknown_profile() -> None:
     """Triton falls back to config.pbtxt in silence, so a misspelt name would go unnoticed."""
-    names = {profile.name for profile in GPU_PROFILES}
+    names = {profile.name for profile in PROFILES if profile.name}
     for path in SOURCE.rglob("configs/*"):
         assert path.suffix == ".pbtxt" and path.stem in names
     assert {path.stem for path in (SOURCE / CLIP_IMAGE.name / "configs").iterdir()} == names
@@ -149,6 +165,28 @@ def test_fp32_is_fp32_on_a_gpu_too(model: Model, profile: Profile) -> None:
     config = config_of(model, profile)
     if config.backend == "onnxruntime":
         check_cuda_options(path_of(model, profile).read_text())
+
+
+@pytest.mark.parametrize("profile", OPENVINO_PROFILES, ids=lambda profile: profile.name)
+def test_openvino_serves_the_tower_on_the_cpu_and_nothing_else_changes(profile: Profile) -> None:
+    config = config_of(CLIP_IMAGE, profile)
+    (tower,) = config.instance_group
+    # Without a kind, Triton would give it to the GPU that another model is there for.
+    assert (tower.kind, tower.count) == (KIND.KIND_CPU, 1)
+    assert profile.max_batch == DEFAULT_PROFILE.max_batch == config.max_batch_size
+    others = [model for model in MODELS if model != CLIP_IMAGE]
+    assert all(path_of(model, profile) == path_of(model) for model in others)
+
+
+@pytest.mark.parametrize("profile", OPENVINO_PROFILES, ids=lambda profile: profile.name)
+def test_openvinos_parameters_are_the_cpp_backends(profile: Profile) -> None:
+    config = config_of(CLIP_IMAGE, profile)
+    given = {key: value.string_value for key, value in config.parameters.items()}
+    for key, value in given.items():
+        assert re.fullmatch(OPENVINO_PARAMETERS[key], value.lower())
+    assert given["HINT_BF16"] == given["ENABLE_BATCH_PADDING"] == "YES"
+    # Its count of padded rows is wrong from a full batch on, unless a smaller one came first.
+    assert check_warmup(config, CLIP_IMAGE) == [1, config.max_batch_size]
 
 
 def test_onnx_cuda_sets_each_option_on_purpose() -> None:

@@ -21,6 +21,7 @@ PROVENANCE_FILE = contract.DEFAULT_PROFILE.provenance_file
 # Python models exchange images with Triton through it; docker's own default is 64 MiB.
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_BYTES = 256 * 1024 * 1024
+BACKENDS = Path("/opt/tritonserver/backends")  # of NVIDIA's images
 
 
 class PreflightError(Exception):
@@ -61,13 +62,16 @@ def missing_files(repository: Path, profile: contract.Profile) -> Iterator[str]:
             wanted.append(f"{model.name}/1/{artifacts[model.name]}")
         if model is contract.CLIP_IMAGE and profile.name:
             wanted.append(f"{model.name}/{profile.config_file}")
+            if profile.backend == "openvino":
+                wanted.append(f"{model.name}/1/{profile.weights_file}")
         yield from (path for path in wanted if not (repository / path).is_file())
 
 
 def check_machine(settings: Settings, machine: plans.Machine) -> None:
     """The machine has what the profile needs. Raises PreflightError."""
     profile = profile_named(settings.profile)
-    if profile is contract.DEFAULT_PROFILE:
+    if profile in contract.CPU_PROFILES.values():
+        _check_backend(profile)
         return
     if not machine.gpus:
         raise PreflightError(
@@ -79,6 +83,14 @@ def check_machine(settings: Settings, machine: plans.Machine) -> None:
             plans.check_repository(settings.repository, machine, rebuild=EXPORT)
         except plans.PlanError as error:
             raise PreflightError(str(error)) from None
+
+
+def _check_backend(profile: contract.Profile) -> None:
+    if BACKENDS.is_dir() and not (BACKENDS / profile.backend).is_dir():
+        raise PreflightError(
+            f"this image's Triton has no {profile.backend} backend, which the profile "
+            f"{profile.name or PLAIN_PROFILE!r} needs: set AESTHETIC_PROFILE=default"
+        )
 
 
 def read_provenance(folder: Path) -> Mapping[str, Any]:

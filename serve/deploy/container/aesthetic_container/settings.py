@@ -9,6 +9,7 @@ from pathlib import Path
 
 DEFAULT_PROFILE = "tensorrt"
 PLAIN_PROFILE = "default"  # each model's config.pbtxt, without --model-config-name
+PRECISION = "fp32"  # what it is called by its precision, as bf16 and int8 are
 REPOSITORY = Path("/models")
 # Triton's own default, stated. A JPEG of 50 megapixels, the most that `preprocess` takes, has half.
 HTTP_MAX_INPUT_BYTES = 64 * 1024 * 1024
@@ -44,7 +45,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
     tls = value("TLS_DIR")
     return Settings(
         repository=Path(value("REPOSITORY") or REPOSITORY),
-        profile=_word("PROFILE", value("PROFILE") or DEFAULT_PROFILE),
+        profile=_profile(value("PROFILE") or DEFAULT_PROFILE),
         admin_key=_word("ADMIN_KEY", key) if (key := value("ADMIN_KEY")) else None,
         tls_dir=Path(tls) if tls else None,
         allow_client_shm=_boolean("ALLOW_CLIENT_SHM", value("ALLOW_CLIENT_SHM") or "false"),
@@ -52,6 +53,10 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
             "HTTP_MAX_INPUT_BYTES", value("HTTP_MAX_INPUT_BYTES") or str(HTTP_MAX_INPUT_BYTES)
         ),
     )
+
+
+def _profile(text: str) -> str:
+    return PLAIN_PROFILE if text == PRECISION else _word("PROFILE", text)
 
 
 def _word(name: str, text: str) -> str:
