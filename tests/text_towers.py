@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from aesthetic_client import contract
+from aesthetic_export.add_ons import makers
 from aesthetic_export.openclip import open_clip_transformer
+from aesthetic_export.repository import build_repository
 from aesthetic_export.text_towers import TextShape, seeded_text_tower
 from aesthetic_export.towers import Tower
 
 TINY_TEXT = TextShape(width=32, layers=2, heads=2)
+SERVED_TEXT = TextShape(layers=1)  # as wide as the contract says
 
 
 def tiny_text_tower(seed: int = 0, shape: TextShape = TINY_TEXT) -> Tower:
@@ -22,6 +28,15 @@ def tiny_text_tower(seed: int = 0, shape: TextShape = TINY_TEXT) -> Tower:
         for parameter in tower.module.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     return tower
+
+
+def build_text_repository(target: Path, tower: Tower) -> Path:
+    """A servable repository of the add-ons `text` and `personalize` alone; returns `target`."""
+    add_ons = (contract.TEXT, contract.PERSONALIZE)
+    build_repository(target, add_ons=add_ons, makers=makers(add_ons, text_tower=tower))
+    for model in contract.MODELS:  # there is no image tower to serve
+        shutil.rmtree(target / model.name)
+    return target
 
 
 def transformers_layers(state: dict[str, torch.Tensor], root: str) -> dict[str, torch.Tensor]:

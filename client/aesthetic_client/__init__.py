@@ -21,7 +21,7 @@ from aesthetic_client.errors import (
     UnavailableError,
 )
 from aesthetic_client.pixels import PixelOptions, prepare_pixels
-from aesthetic_client.results import Health, ScoreResult
+from aesthetic_client.results import Health, ScoreResult, TextResult
 
 __all__ = [
     "DEFAULT_HEAD",
@@ -40,6 +40,7 @@ __all__ = [
     "PixelOptions",
     "ScoreResult",
     "ServerError",
+    "TextResult",
     "UnavailableError",
     "prepare_pixels",
 ]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aesthetic_client._wire import Request, Rows
-from aesthetic_client.contract import DType, Model, Tensor
-from aesthetic_client.errors import InputError
+from aesthetic_client.contract import ADD_ONS, DType, Model, Tensor
+from aesthetic_client.errors import InputError, NotServedError
 
 _NUMPY: dict[DType, type[np.generic]] = {
     "UINT8": np.uint8,
@@ -43,6 +44,20 @@ def model_request(
     if model.steps:
         asked = asked_outputs(model, None)
     return Request(model.name, rows, asked)
+
+
+@contextmanager
+def add_on_named(model: Model) -> Iterator[None]:
+    """A NotServedError about a model of an add-on says how that is added."""
+    try:
+        yield
+    except NotServedError as error:
+        names = [add_on.name for add_on in ADD_ONS if model in add_on.models]
+        if not names:
+            raise
+        raise NotServedError(
+            f"{error.message}; {model.name} is added with `aesthetic export --with {names[0]}`"
+        ) from error
 
 
 def asked_outputs(model: Model, outputs: Iterable[str] | None) -> tuple[str, ...]:

@@ -19,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesthetic_client import _core, _wire
-from aesthetic_client._requests import asked_outputs, model_request
+from aesthetic_client._prompts import checked_prompts, text_inputs, text_result
+from aesthetic_client._requests import add_on_named, asked_outputs, model_request
 from aesthetic_client._retry import Retry
 from aesthetic_client._translate import translate
 from aesthetic_client._transport import connect_async
-from aesthetic_client.contract import AESTHETIC_HEADS, MODELS, Head, Model
+from aesthetic_client.contract import AESTHETIC_HEADS, CLIP_TEXT, MODELS, Head, Model
 from aesthetic_client.errors import AestheticError, NoAnswerError, NotServedError
 from aesthetic_client.images import Decode, Encoded, ImageSource, Prepared, load
-from aesthetic_client.results import Health, ScoreResult
+from aesthetic_client.results import Health, ScoreResult, TextResult
 
 T = TypeVar("T")
 
@@ -119,6 +120,12 @@ class AsyncClient(_core.BaseClient):
         """See Client.score_embeddings_by_head."""
         return await self._score_embeddings(embeddings, await self._heads(heads), normalize)
 
+    async def embed_text(self, prompts: str | Sequence[str]) -> TextResult:
+        """See Client.embed_text."""
+        listed = checked_prompts(prompts)
+        answers = [await self.infer(CLIP_TEXT, inputs) for inputs in text_inputs(listed)]
+        return text_result(listed, answers, stacklevel=3)
+
     async def infer(
         self,
         model: Model,
@@ -128,7 +135,8 @@ class AsyncClient(_core.BaseClient):
     ) -> dict[str, NDArray[Any]]:
         """See Client.infer."""
         asked = asked_outputs(model, outputs)
-        answer = await self._call(self._transport.infer, model_request(model, inputs, asked))
+        with add_on_named(model):
+            answer = await self._call(self._transport.infer, model_request(model, inputs, asked))
         return {name: answer[name] for name in asked}
 
     async def heads(self) -> tuple[Head, ...]:

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesthetic_client import _core, _wire
-from aesthetic_client._requests import asked_outputs, model_request
+from aesthetic_client._prompts import checked_prompts, text_inputs, text_result
+from aesthetic_client._requests import add_on_named, asked_outputs, model_request
 from aesthetic_client._retry import Retry
 from aesthetic_client._translate import translate
 from aesthetic_client._transport import connect
-from aesthetic_client.contract import AESTHETIC_HEADS, MODELS, Head, Model
+from aesthetic_client.contract import AESTHETIC_HEADS, CLIP_TEXT, MODELS, Head, Model
 from aesthetic_client.errors import AestheticError, NoAnswerError, NotServedError
 from aesthetic_client.images import Decode, Encoded, ImageSource, Prepared, load
-from aesthetic_client.results import Health, ScoreResult
+from aesthetic_client.results import Health, ScoreResult, TextResult
 
 T = TypeVar("T")
 
@@ -129,6 +130,17 @@ class Client(_core.BaseClient):
         """Scores (n,) of stored embeddings (n, 768), by head name."""
         return self._score_embeddings(embeddings, self._heads(heads), normalize)
 
+    def embed_text(self, prompts: str | Sequence[str]) -> TextResult:
+        """Text embeddings and hidden states of prompts, in their order.
+
+        Warns with TruncationWarning of each prompt of more than 75 tokens. Raises InputError for
+        what is no text or longer than 100,000 characters, NotServedError where the server has no
+        `clip_text`: add it with `aesthetic export --with text`.
+        """
+        listed = checked_prompts(prompts)
+        answers = [self.infer(CLIP_TEXT, inputs) for inputs in text_inputs(listed)]
+        return text_result(listed, answers, stacklevel=3)
+
     def infer(
         self,
         model: Model,
@@ -145,7 +157,8 @@ class Client(_core.BaseClient):
         model is not served, and as `score` does.
         """
         asked = asked_outputs(model, outputs)
-        answer = self._call(self._transport.infer, model_request(model, inputs, asked))
+        with add_on_named(model):
+            answer = self._call(self._transport.infer, model_request(model, inputs, asked))
         return {name: answer[name] for name in asked}
 
     def heads(self) -> tuple[Head, ...]:

@@ -45,6 +45,20 @@ class ScoreResult:
         return replace(self, source=source, index=index)
 
 
+@dataclass(frozen=True, eq=False)
+class TextResult:
+    """Prompts as CLIP ViT-L/14's text tower sees them, a row a prompt.
+
+    `embeddings` is FP32 (n, 768), L2-normalised; `last_hidden_state` FP32 (n, 77, 768), after the
+    final layer norm, what Stable Diffusion 1.x is conditioned on. `token_count` (n,) is of the
+    whole prompts: from 76 on the rest has no effect.
+    """
+
+    embeddings: NDArray[np.float32]
+    last_hidden_state: NDArray[np.float32]
+    token_count: NDArray[np.int32]
+
+
 @dataclass(frozen=True)
 class Health:
     """State of a server: alive, ready to score, and each of the contract's models."""

@@ -66,14 +66,7 @@ class Tokenizer:
 
         Raises InputError for what is no text, or longer than MAX_CHARACTERS.
         """
-        if not isinstance(prompt, str):
-            raise InputError(f"expected text, got {type(prompt).__name__}", position=position)
-        if len(prompt) > MAX_CHARACTERS:
-            raise InputError(
-                f"{len(prompt)} characters, more than {MAX_CHARACTERS}: only some 400 have an "
-                "effect",
-                position=position,
-            )
+        check_prompt(prompt, position=position)
         tokens: list[int] = []
         for word in _pattern().findall(clean(prompt)):
             special = _SPECIAL.get(word)
@@ -149,6 +142,25 @@ def tokenize(prompts: str | Sequence[str], *, pad: int = PAD_ZERO) -> NDArray[np
 def encode(prompt: str, *, position: str = "prompt") -> list[int]:
     """A prompt's tokens as `Tokenizer.encode` gives them, by the default vocabulary."""
     return _default().encode(prompt, position=position)
+
+
+def check_prompt(prompt: object, *, position: str) -> None:
+    """Raises InputError for what is no text, or longer than MAX_CHARACTERS."""
+    if not isinstance(prompt, str):
+        raise InputError(f"expected text, got {type(prompt).__name__}", position=position)
+    if len(prompt) > MAX_CHARACTERS:
+        raise InputError(
+            f"{len(prompt)} characters, more than {MAX_CHARACTERS}: only some 400 have an effect",
+            position=position,
+        )
+
+
+def decoded(data: bytes, *, position: str) -> str:
+    """A prompt as it is sent. Raises InputError for what is not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 from byte {error.start} on", position=position) from None
 
 
 def warn_of_cut(prompts: Sequence[str], counts: NDArray[np.int32], *, stacklevel: int) -> None:

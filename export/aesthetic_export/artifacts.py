@@ -11,12 +11,17 @@ from aesthetic_client.errors import InputError
 from aesthetic_export import folders, provenance
 from aesthetic_export.onnx_export import data_name
 
+_ADAPTER = "model.py"  # of a Python model, beside the files that it loads
 # What Triton's backends load where `default_model_filename` names nothing else.
 _DEFAULT_FILES = {
     **dict.fromkeys(("onnxruntime", "onnxruntime_onnx"), contract.DEFAULT_PROFILE.artifact),
     **dict.fromkeys(("tensorrt", "tensorrt_plan"), contract.TENSORRT.artifact),
+    "python": _ADAPTER,
 }
-_BY_FILE = {profile.artifact: profile for profile in contract.PROFILES}
+_BY_FILE = {
+    **{profile.artifact: profile for profile in contract.PROFILES},
+    _ADAPTER: contract.DEFAULT_PROFILE,
+}
 
 
 def files_of(profile: Profile) -> tuple[str, ...]:
@@ -55,11 +60,12 @@ def has_artifact(version: Path, profile: Profile) -> bool:
 
 
 def annotate(model_folder: Path) -> None:
-    """Append to each config the provenance of the artifact that it serves, where there is one."""
+    """Append to each config the provenance of what it serves, where there is one."""
     for config in (model_folder / "config.pbtxt", *sorted(model_folder.glob("configs/*.pbtxt"))):
         text = config.read_text("utf-8")
-        profile = _BY_FILE.get(_served_file(config))
-        if profile is None or not has_artifact(model_folder / "1", profile):
+        served = _served_file(config)
+        profile = _BY_FILE.get(served)
+        if profile is None or not (model_folder / "1" / served).is_file():
             continue
         known: Mapping[str, object] | None = provenance.read_provenance(model_folder / "1", profile)
         if known is not None:
@@ -67,7 +73,7 @@ def annotate(model_folder: Path) -> None:
 
 
 def _served_file(config: Path) -> str:
-    """The artifact's name that a config makes Triton load, "" for models that have none."""
+    """The file's name that a config makes Triton load, "" for models that have none."""
     from google.protobuf import text_format
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 

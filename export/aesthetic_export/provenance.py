@@ -56,6 +56,19 @@ def tower_provenance(
     }
 
 
+def text_tower_provenance(tower: Tower, model: contract.Model) -> Provenance:
+    """What is known about a `model` of the text tower's weights before it is exported."""
+    return {
+        "model": model.name,
+        "weights": tower.weights,
+        "weights_sha256": tower.sha256,
+        "source": tower.source,
+        **tower.extra,
+        "activation": ACTIVATION,
+        **_common(contract.DEFAULT_PROFILE.precision),
+    }
+
+
 def same_tower(one: Mapping[str, object] | None, other: Mapping[str, object]) -> bool:
     """Whether two provenances are of one tower's weights. Unknown ones are of no tower."""
     if one is None:

@@ -8,7 +8,7 @@ of the end-of-text token, projected.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aesthetic_client.contract import CONTEXT_LENGTH, EMBEDDING_DIM
 from aesthetic_client.tokenizer import VOCABULARY_SIZE
@@ -56,6 +56,12 @@ def text_tower_from_state(
     module = build_text_transformer(shape)
     load_weights(module, state, f"{source} holds no ViT-L/14 text tower")
     return Tower(module, weights, source, sha256)
+
+
+def shape_of(module: Any) -> TextShape:
+    """The sizes of a module of `build_text_transformer`."""
+    blocks = module.transformer.resblocks
+    return TextShape(module.ln_final.weight.shape[0], len(blocks), blocks[0].attn.num_heads)
 
 
 def build_text_transformer(shape: TextShape) -> nn.Module:

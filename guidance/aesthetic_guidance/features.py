@@ -50,6 +50,13 @@ def load_tower(weights: str, sha256: str | None, folders: tuple[Path, ...]) -> T
         return sources.load_tower(parse_weights(weights, sha256=sha256), store, console.warn)
 
 
+def load_text_tower(weights: str, sha256: str | None, folders: tuple[Path, ...]) -> Tower:
+    """The text tower of the same weights, as `load_tower`."""
+    with console.downloads() as progress:
+        store = FileStore(cache_dir(), folders, progress)
+        return sources.load_text_tower(parse_weights(weights, sha256=sha256), store, console.warn)
+
+
 def _prepared(image: ImageSource) -> NDArray[np.uint8] | InputError:
     try:
         item = load(image, "client", DEFAULT_OPTIONS)

@@ -65,12 +65,13 @@ class Personalized:
     `last_hidden_state` (77, width) is what Stable Diffusion 1.x takes, blended by the recipe;
     `original_hidden_state` is the same before. `embedding` (768,) is the text embedding of the
     personalised weights, of length 1. `agreement` is its cosine with the aesthetic embedding before
-    the first and after each step: steps + 1 numbers.
+    the first and after each step: steps + 1 numbers. A server does not tell the original's states:
+    `Client.embed_text` does.
     """
 
     prompt: str
     last_hidden_state: torch.Tensor
-    original_hidden_state: torch.Tensor
+    original_hidden_state: torch.Tensor | None
     embedding: torch.Tensor
     agreement: tuple[float, ...]
 
@@ -110,7 +111,7 @@ def personalize_each(
     model = text_model(text, projection)
     # A pipeline calls this under no_grad or inference_mode; learning works under neither.
     with torch.inference_mode(False), torch.enable_grad():
-        target = _unit(embedding)
+        target = unit_target(embedding)
         tokens = model.tokens(prompts)
         return [
             _personalized(prompt, row[None], target.to(row.device), model, recipe or Recipe())
@@ -165,7 +166,7 @@ def _embedded(twin: TextModel, tokens: torch.Tensor) -> tuple[torch.Tensor, torc
     return functional.normalize(embedding[0], dim=-1), hidden[0]
 
 
-def _unit(embedding: Any) -> torch.Tensor:
+def unit_target(embedding: Any) -> torch.Tensor:
     """(768,) fp32 of length 1. Raises EmbeddingError for another shape, NaN or zeros alone."""
     if isinstance(embedding, torch.Tensor):
         embedding = embedding.detach().cpu().double()

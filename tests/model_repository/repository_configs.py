@@ -11,7 +11,10 @@ from tritonclient.grpc import model_config_pb2
 from aesthetic_client.contract import MODELS, Model, Profile, Tensor
 
 SOURCE = Path(__file__).parents[2] / "model_repository"
-TRITON_TYPES = {"BYTES": "TYPE_STRING", "UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32"}
+TRITON_TYPES = {
+    "BYTES": "TYPE_STRING",
+    **{name: f"TYPE_{name}" for name in ("UINT8", "INT32", "INT64", "FP32")},
+}
 FIELD_ORDER = (
     *("name", "backend", "platform", "max_batch_size", "default_model_filename"),
     *("input", "output", "ensemble_scheduling", "instance_group", "dynamic_batching"),

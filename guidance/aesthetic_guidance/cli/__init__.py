@@ -13,6 +13,7 @@ COMMANDS = {
     "embed": "the aesthetic embedding of a folder: the mean of its images' CLIP features",
     "fit": "a head of your own, from your ratings or choices",
     "compare": "the scores of two folders: distributions, effect size, confidence interval",
+    "personalize": "prompts moved towards an aesthetic embedding, for Stable Diffusion 1.x",
     "reward-server": "rewards as JSON over HTTP, for trainers of generators",
 }
 
