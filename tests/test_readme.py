@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,8 +82,10 @@ def test_the_architecture_fits_a_page() -> None:
 @pytest.mark.slow
 @pytest.mark.triton
 @pytest.mark.timeout(900)
-def test_make_demo(tmp_path: Path) -> None:
-    """The newcomer's command, with this environment instead of a fresh one."""
+def test_make_demo(full_repository: Path, tmp_path: Path) -> None:
+    """The newcomer's command, with this environment and this export instead of fresh ones."""
+    exported = tmp_path / "cache" / "model_repository"
+    shutil.copytree(full_repository, exported, copy_function=os.link)
     photos = tmp_path / "photos"
     photos.mkdir()
     for name, seed in (("one.jpg", 1), ("two.jpg", 2)):
@@ -100,6 +103,7 @@ def test_make_demo(tmp_path: Path) -> None:
     rows = [line.split() for line in done.stdout.splitlines() if line.endswith(".jpg")]
     assert [row[0] for row in rows if row[0].isdigit()] == ["1", "2"]
     assert "aesthetic serve" in done.stdout
+    assert "already exported" in done.stderr
 
 
 def test_the_benchmark_table_comes_from_its_results() -> None:

@@ -22,7 +22,7 @@ from aesthetic_serve import EmbeddedServer
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(590)]
 
 SHARDS, SAMPLES = 24, 101  # and one more a shard that failed to download
-KILLS = 20
+KILLS = 10
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def assert_same(out: Path, expected: Path) -> None:
             assert again[field] == stats[field]
 
 
-def test_twenty_kills(
+def test_ten_kills(
     dataset: Path, undisturbed: tuple[Path, float], tmp_path: Path, tiny_server: EmbeddedServer
 ) -> None:
     """Half of the kills hit the whole process group, half the main process alone."""

@@ -74,17 +74,23 @@ def file_server(tmp_path: Path) -> Iterator[FileServer]:
 
 @pytest.fixture(scope="session")
 def full_fp16_repository(
-    full_repository: Path, shared_data: Path, tmp_path_factory: pytest.TempPathFactory
+    full_repository: Path,
+    shared_data: Path,
+    photographs: list[Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """full_repository with the fp16 tower beside the fp32 one, added by the command; a minute."""
     folder = tmp_path_factory.mktemp("full-fp16")
+    (folder / "images").mkdir()
+    for path in photographs[:3]:  # ONNX Runtime computes fp16 slowly on a CPU
+        shutil.copy(path, folder / "images")
     target = shutil.copytree(full_repository, folder / "repository", copy_function=os.link)
     done = subprocess.run(
         [
             *(sys.executable, "-W", "error", "-m", "aesthetic_client.cli", "export"),
             *("--weights", "seeded:0", "--repository", target, "--precision", "fp16"),
             *("--model", "clip_image", "--weights-dir", shared_data / "heads"),
-            *("--images", shared_data / "images"),
+            *("--images", folder / "images"),
         ],
         env={**os.environ, "AESTHETIC_CACHE": str(folder / "cache")},
         capture_output=True,
