@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesthetic_client.contract import CLIP_TEXT_TOWER, DEFAULT_PROFILE
-from aesthetic_export.parity import MIN_SPREAD, FloatArray
+from aesthetic_export.parity import MIN_SPREAD
 
+FloatArray = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 Infer = Callable[[Tokens], Sequence[FloatArray]]  # (n, 77) -> an array (n, ...) an output
 
