@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aesthetic_guidance.charts import calibration_svg, distributions_svg
-from aesthetic_guidance.statistics import compare, r_squared, ranks, rmse, spearman
+from aesthetic_guidance.statistics import compare, compare_pairs, r_squared, ranks, rmse, spearman
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -69,9 +69,58 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     assert 0.90 <= covered / 200 <= 0.985
 
 
+def test_pairs_are_compared_within_and_their_groups_drawn():
+    random = np.random.default_rng(2)
+    a = random.normal(5, 2, 40)
+    b = (a + random.normal(0.3, 0.5, 40)).round(1)
+    a[:3] = b[:3]
+    found = compare_pairs(a, b, seed=3)
+    d = b - a
+    assert (found.pairs, found.groups) == (40, 40)
+    assert found.difference == pytest.approx(d.mean()) == compare(a, b).difference
+    assert found.cohens_dz == pytest.approx(d.mean() / d.std(ddof=1))
+    assert found.share_above == pytest.approx(np.mean([(x > 0) + (x == 0) / 2 for x in d]))
+    error = d.std() / np.sqrt(40)
+    assert found.low == pytest.approx(d.mean() - 1.96 * error, abs=0.1 * error)
+    assert found.high == pytest.approx(d.mean() + 1.96 * error, abs=0.1 * error)
+    assert found.high - found.low < (compare(a, b).high - compare(a, b).low) / 3
+    # Groups of different sizes, by the definition: draw groups, take all their pairs.
+    groups = ["one", *["two"] * 9, *["three"] * 10, *["four"] * 20]
+    found = compare_pairs(a, b, groups, resamples=4000)
+    members = [d[[g == name for g in groups]] for name in dict.fromkeys(groups)]
+    drawn = [
+        np.concatenate([members[k] for k in random.integers(0, 4, 4)]).mean() for _ in range(4000)
+    ]
+    assert found.groups == 4
+    assert [found.low, found.high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.02)
+
+
+def test_the_interval_of_pairs_covers_the_truth_where_groups_share_a_difference():
+    random = np.random.default_rng(4)
+    covered = np.zeros(2)
+    groups = np.repeat(np.arange(25), 6).tolist()
+    for trial in range(150):
+        a = random.normal(0, 1, 150)
+        b = a + 0.2 + np.repeat(random.normal(0, 0.5, 25), 6) + random.normal(0, 0.2, 150)
+        for at, names in enumerate((groups, None)):
+            found = compare_pairs(a, b, names, seed=trial, resamples=300)
+            covered[at] += found.low < 0.2 < found.high
+    assert 0.88 <= covered[0] / 150 <= 0.99
+    assert covered[1] / 150 < 0.75  # what taking every image for itself would claim
+
+
 def test_too_few_scores_are_refused():
     with pytest.raises(ValueError, match="got 1 and 2"):
         compare(np.array([1.0]), np.array([1.0, 2.0]))
+    one, two = np.array([1.0]), np.array([1.0, 2.0])
+    for arguments, words in (
+        ((one, two), "got 1 and 2"),
+        ((two, two, ["a"]), "as many"),
+        ((two, two, ["a", "a"]), "needs two groups of pairs, got 1"),
+        ((one, one), "needs two groups"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            compare_pairs(*arguments)
     equal = compare(np.array([5.0, 5.0]), np.array([5.0, 5.0]), resamples=10)
     assert (equal.difference, equal.low, equal.high, equal.auc) == (0, 0, 0, 0.5)
     assert np.isnan(equal.cohens_d)

@@ -17,7 +17,10 @@ from aesthetic_client.contract import AESTHETIC_HEADS, CLIP_IMAGE, DEFAULT_HEAD
 from aesthetic_client.errors import InputError
 from aesthetic_guidance.charts import distributions_svg
 from aesthetic_guidance.cli._images import check_output, weights_note, write_text
-from aesthetic_guidance.statistics import Array, Comparison, compare
+from aesthetic_guidance.statistics import Comparison, PairedComparison, compare, compare_pairs
+
+Scores = dict[Path, float]
+Pair = tuple[Path, Path, Path]  # of A, of B, and the subfolder that both lie in
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"the head that scores (default: {DEFAULT_HEAD.name})",
     )
+    parser.add_argument(
+        "--paired",
+        action="store_true",
+        help="images of one name in A and B belong together, as those of one prompt and seed; "
+        "pairs in one subfolder, as those of one prompt, are resampled together",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap's draws (default: 0)")
 
 
@@ -47,15 +56,20 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise InputError("--seed takes a number from 0 up")
     files = [find_images([arguments.a]), find_images([arguments.b])]
+    pairs = _pairs(arguments, files) if arguments.paired else []
     with connected(arguments) as client:
         known = client.provenance()
         weights = [known.get(name, {}) for name in (CLIP_IMAGE.name, AESTHETIC_HEADS.name)]
-        a, b = (_scores(client, arguments, found) for found in files)
+        scored = [_scores(client, arguments, found) for found in files]
+    a, b = (np.array(list(one.values()), dtype=np.float64) for one in scored)
     for folder, scores in ((arguments.a, a), (arguments.b, b)):
         if len(scores) < 2:
             raise InputError(f"{folder} has {len(scores)} images with a score; 2 are needed")
     found = compare(a, b, seed=arguments.seed)
-    notes = [*describe(found), *dict.fromkeys(note for w in weights for note in weights_note(w))]
+    notes = describe(found)
+    if arguments.paired:
+        notes += describe_pairs(_compared_pairs(pairs, *scored, seed=arguments.seed))
+    notes += dict.fromkeys(note for w in weights for note in weights_note(w))
     folders = [arguments.a, arguments.b]
     picture = distributions_svg((a, b), folders, "Aesthetic scores", notes, arguments.head)
     write_text(arguments.output, picture)
@@ -80,13 +94,55 @@ def describe(found: Comparison) -> list[str]:
     ]
 
 
-def _scores(client: Client, arguments: argparse.Namespace, files: Sequence[Path]) -> Array:
+def describe_pairs(found: PairedComparison) -> list[str]:
+    """The comparison within pairs in lines for people."""
+    grouped = f" in {found.groups} subfolders" if found.groups < found.pairs else ""
+    return [
+        f"within {found.pairs} pairs{grouped}: mean difference {found.difference:+.4f} "
+        f"(95% bootstrap interval {found.low:+.4f} to {found.high:+.4f})",
+        f"Cohen's d of the differences {found.cohens_dz:+.3f}; "
+        f"B scores above A in {100 * found.share_above:.1f}% of the pairs",
+    ]
+
+
+def _pairs(arguments: argparse.Namespace, files: Sequence[Sequence[Path]]) -> list[Pair]:
+    """Files of one name below both folders, and their subfolder. Raises InputError without one."""
+    folders = [Path(arguments.a), Path(arguments.b)]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"--paired compares folders; {folder} is none")
+    named = [
+        {path.relative_to(folder).with_suffix(""): path for path in found}
+        for folder, found in zip(folders, files, strict=True)
+    ]
+    for at, other in ((0, 1), (1, 0)):
+        for name, path in named[at].items():
+            if name not in named[other]:
+                raise InputError(f"--paired: {path} has no partner in {folders[other]}")
+    return [(path, named[1][name], name.parent) for name, path in named[0].items()]
+
+
+def _compared_pairs(pairs: Sequence[Pair], a: Scores, b: Scores, *, seed: int) -> PairedComparison:
+    """The pairs of which both have a score. Raises InputError for fewer than two."""
+    whole = [pair for pair in pairs if pair[0] in a and pair[1] in b]
+    subfolders = [subfolder for _, _, subfolder in whole]
+    if len(whole) < 2:
+        raise InputError(f"--paired: {len(whole)} pairs have scores on both sides; 2 are needed")
+    return compare_pairs(
+        np.array([a[one] for one, _, _ in whole], dtype=np.float64),
+        np.array([b[other] for _, other, _ in whole], dtype=np.float64),
+        subfolders if len(set(subfolders)) > 1 else None,
+        seed=seed,
+    )
+
+
+def _scores(client: Client, arguments: argparse.Namespace, files: Sequence[Path]) -> Scores:
     """The scores of those files that have one; the others are named on stderr."""
-    scores = []
+    scores: Scores = {}
     results = client.score_many(files, heads=[arguments.head], in_flight=arguments.in_flight)
     for result in progress(results, len(files), "scoring"):
         if result.error is not None:
             print(f"not scored: {result.source}: {result.error.message}", file=sys.stderr)
         else:
-            scores.append(next(iter(result.scores.values())))
-    return np.array(scores, dtype=np.float64)
+            scores[result.source] = next(iter(result.scores.values()))
+    return scores
