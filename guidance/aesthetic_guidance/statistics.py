@@ -136,7 +136,7 @@ def compare_pairs(
         raise ValueError(f"a comparison needs two groups of pairs, got {len(places)}")
     at = [places[name] for name in names]
     counts = np.bincount(at).astype(np.float64)
-    sums = np.bincount(at, weights=difference)
+    sums = np.bincount(at, weights=difference).astype(np.float64)
     drawn = _resampled_means(sums, np.random.default_rng(seed), resamples, counts)
     low, high = np.percentile(drawn, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
     mean, deviation = float(difference.mean()), float(difference.std(ddof=1))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from aesthetic_client._wire import resolve_heads
 from aesthetic_client.cli._server import served_url
-from aesthetic_client.contract import DEFAULT_HEAD, SEEDED_WEIGHTS, Head
+from aesthetic_client.contract import DEFAULT_HEAD, Head
 from aesthetic_client.errors import InputError
 from aesthetic_client.paths import default_repository
+from aesthetic_curate.cli._messages import say_plan, say_summary
 from aesthetic_curate.cli._progress import Bar
 from aesthetic_curate.config import (
     DEFAULT_IN_FLIGHT,
@@ -21,7 +22,6 @@ from aesthetic_curate.config import (
     DEFAULT_TIMEOUT_S,
     Job,
     ScoreConfig,
-    is_seeded,
 )
 from aesthetic_curate.errors import NoSamplesError
 from aesthetic_curate.inputs import find_shards
@@ -29,7 +29,7 @@ from aesthetic_curate.likeness import Like, read_likes, with_likes
 from aesthetic_curate.local_heads import LocalHeads, heads_file
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.places import check_inputs, check_shards
-from aesthetic_curate.runs import Plan, Summary, begin, plan
+from aesthetic_curate.runs import Summary, begin, plan
 from aesthetic_curate.runs import run as run_shards
 from aesthetic_curate.scoring import Unread
 from aesthetic_curate.servers import Servers
@@ -179,7 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
     with _job(arguments, options, mine, likes) as job:
         begin(shards, job.out)
         todo = plan(mine, job)
-        _say(todo, job)
+        say_plan(todo, job)
         summary = Summary()
         for stats in todo.done:
             summary.add(stats)
@@ -190,7 +190,7 @@ def run(arguments: argparse.Namespace) -> int:
                     unread.append(result)
                 else:
                     summary.add(result)
-    _say_summary(summary, arguments.output)
+    say_summary(summary, arguments.output)
     for one in unread:
         print(f"not read: {one.shard}: {one.reason}", file=sys.stderr)
     return 1 if unread else 0
@@ -281,31 +281,3 @@ def _known(
     with_likes(heads, draft.config.likes)  # also of heads that are not asked for
     config = replace(draft.config, heads=resolve_heads(names, heads))
     return replace(draft, config=config, provenance=provenance, **known)  # type: ignore[arg-type]
-
-
-def _say(todo: Plan, job: Job) -> None:
-    """What a user should know before a long run."""
-    if is_seeded(job.provenance):
-        print(f"WARNING: the model has weights: {SEEDED_WEIGHTS}", file=sys.stderr)
-    if not job.provenance:
-        print("WARNING: the server does not say where its weights come from", file=sys.stderr)
-    if todo.done:
-        print(f"{len(todo.done)} shards are done already", file=sys.stderr)
-    if todo.other_settings:
-        print(
-            f"{todo.other_settings} shards were scored with other settings or another model, "
-            "and are redone",
-            file=sys.stderr,
-        )
-    if todo.other_input:
-        print(f"{todo.other_input} shards have changed since, and are redone", file=sys.stderr)
-
-
-def _say_summary(summary: Summary, output: str) -> None:
-    scored = summary.statuses["ok"]
-    print(f"{summary.shards} shards, {summary.samples} samples, {scored} scored: {output}")
-    for status, count in sorted(summary.statuses.items()):
-        if status != "ok":
-            print(f"  {count} {status}")
-    if summary.kept is not None:
-        print(f"  {summary.kept} in the filtered tars")
