@@ -47,8 +47,11 @@ def check_structure(data: bytes) -> None:
         _check_jpeg_markers(data)
 
 
-def check_cost(data: bytes, image: Image.Image, max_pixels: int, max_decode_ms: int) -> None:
-    """Refuse, before decoding, what would take too much memory or time. Raises ImageError."""
+def check_cost(data: bytes, image: Image.Image, max_pixels: int, max_decode_ms: int) -> float:
+    """Refuse, before decoding, what would take too much memory or time. Raises ImageError.
+
+    The milliseconds that decoding it once with Pillow may take.
+    """
     pixels = image.width * image.height
     size = f"the image is {image.width}x{image.height} ({pixels / 1e6:.1f} megapixels)"
     if pixels > max_pixels:
@@ -64,6 +67,7 @@ def check_cost(data: bytes, image: Image.Image, max_pixels: int, max_decode_ms: 
             f"{size}; decoding this {image.format} may take {estimate:.0f} ms, "
             f"the limit is {max_decode_ms} ms: scale it down, or raise `max_decode_ms`",
         )
+    return estimate
 
 
 def decode_ms(data: bytes, image: Image.Image) -> float:

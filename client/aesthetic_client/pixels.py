@@ -6,6 +6,9 @@ antialiased), centre crop, and only then convert to RGB. EXIF orientation is ign
 equals the reference's for images up to 64:1; beyond that only the part that the crop keeps is
 resized, which differs by 2/255 at most and does not need gigabytes.
 
+The work is done by whatever gives these pixels soonest (`_jpeg`, `_resample`), never by what gives
+others; only `mode="fast"` may, and carries an id of its own.
+
 Needs Pillow (the `pixels` extra). Imports it on first use, so that the constants need nothing.
 """
 
@@ -14,12 +17,12 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aesthetic_client import _guards
+from aesthetic_client import _guards, _jpeg, _resample
 from aesthetic_client.contract import IMAGE_SIZE
 from aesthetic_client.errors import ImageError, InputError
 
@@ -29,10 +32,16 @@ if TYPE_CHECKING:
 # --- the transform's constants; mean and std are applied inside the `clip_image` graph ---
 
 PREPROCESSING_ID = "openai-clip-pil-bicubic-224-v1"
+FAST_PREPROCESSING_ID = "openai-clip-dct-scaled-448-bicubic-224-v1"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # RGB, of values in [0, 1]
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # A longer image is resized only where the crop keeps it: 1x10000 would else become 224x2240000.
 EXACT_ASPECT = 64
+# `fast` leaves this much of the shorter side while decoding: at 1x instead of 2x IMAGE_SIZE the
+# difference triples (benchmarks/preprocessing.py).
+FAST_LEAST = 2 * IMAGE_SIZE
+
+Mode = Literal["exact", "fast"]
 
 # `code` of every ImageError; stable, so that callers may branch on them.
 IMAGE_CODES = (
@@ -52,12 +61,23 @@ class PixelOptions:
 
     `formats` are Pillow's names. `max_pixels` bounds memory (600 MB a process at the default) and
     `max_decode_ms` time: decode milliseconds, estimated from the header, on one core of 2024.
+    `mode="fast"` shrinks JPEGs by halves while they are decoded: other pixels, and other scores.
     """
 
     formats: tuple[str, ...] = ("JPEG", "MPO", "PNG", "WEBP")
     max_pixels: int = 50_000_000
     max_decode_ms: int = 800
     apply_exif_orientation: bool = False
+    mode: Mode = "exact"
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise InputError(f'mode must be "exact" or "fast", got {self.mode!r}')
+
+    @property
+    def preprocessing_id(self) -> str:
+        """What provenance calls these pixels."""
+        return PREPROCESSING_ID if self.mode == "exact" else FAST_PREPROCESSING_ID
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> PixelOptions:
@@ -76,6 +96,7 @@ class PixelOptions:
                 apply_exif_orientation={"ignore": False, "apply": True}[
                     parameters.get("exif_orientation", "ignore")
                 ],
+                mode=parameters.get("mode", default.mode),  # type: ignore[arg-type]  # checked
             )
         except (ValueError, KeyError) as error:
             raise InputError(
@@ -92,8 +113,22 @@ def prepare_pixels(data: bytes, options: PixelOptions = DEFAULT_OPTIONS) -> NDAr
 
     Of an animation, the first frame. Raises ImageError with one of IMAGE_CODES.
     """
-    with open_image(data, options) as image:
-        return pixels_from_image(image, options)
+    image, decode_ms = _opened(data, options)
+    with image:
+        scale = _jpeg.scale_for(image, FAST_LEAST) if options.mode == "fast" else 1
+        # The reference's crop is of the whole image, also where less of it is decoded.
+        size = image.size
+        # What `_jpeg` gives up on, Pillow decodes again: only where both fit into the limit.
+        twice_fits = 2 * decode_ms <= options.max_decode_ms
+        if twice_fits and not options.apply_exif_orientation and _is_taken(size):
+            decoded = _jpeg.decode(data, image, scale)
+            if decoded is not None:
+                pixels = _resize_and_crop_array(decoded.pixels, size)
+                decoded.release()
+                return pixels
+        if scale > 1:
+            image.draft(image.mode, (size[0] // scale, size[1] // scale))
+        return _pixels(image, size, options)
 
 
 def pixels_from_image(
@@ -105,13 +140,23 @@ def pixels_from_image(
     """
     if min(image.size) < 1:
         raise ImageError("corrupt", f"the image has no pixels: {image.width}x{image.height}")
+    return _pixels(image, image.size, options)
+
+
+def _pixels(image: Image.Image, size: tuple[int, int], options: PixelOptions) -> NDArray[np.uint8]:
+    """The pixels of an image that may be decoded smaller than its `size`."""
     try:
         image.load()
         if options.apply_exif_orientation:
             from PIL import ImageOps
 
-            image = ImageOps.exif_transpose(image)
-        image = _resize_and_crop(image)
+            upright = ImageOps.exif_transpose(image)
+            if upright.size != image.size:
+                size = size[::-1]
+            image = upright
+        if image.mode in ("RGB", "L") and _is_taken(size):
+            return _resize_and_crop_large(image, size)
+        image = _resize_and_crop(image, size)
         # It changes no pixel of an RGB conversion, but makes Pillow warn about some palettes.
         image.info.pop("transparency", None)
         return np.asarray(image.convert("RGB"))
@@ -126,6 +171,11 @@ def open_image(data: bytes, options: PixelOptions = DEFAULT_OPTIONS) -> Image.Im
 
     Raises ImageError with one of IMAGE_CODES.
     """
+    return _opened(data, options)[0]
+
+
+def _opened(data: bytes, options: PixelOptions) -> tuple[Image.Image, float]:
+    """The same, and the milliseconds that decoding it may take."""
     from PIL import Image, UnidentifiedImageError
 
     if not data:
@@ -146,8 +196,7 @@ def open_image(data: bytes, options: PixelOptions = DEFAULT_OPTIONS) -> Image.Im
         ) from None
     if image.format not in options.formats:
         raise _guards.not_allowed(str(image.format), options.formats)
-    _guards.check_cost(data, image, options.max_pixels, options.max_decode_ms)
-    return image
+    return image, _guards.check_cost(data, image, options.max_pixels, options.max_decode_ms)
 
 
 def _decoders(formats: tuple[str, ...]) -> list[str]:
@@ -163,23 +212,51 @@ def _decoders(formats: tuple[str, ...]) -> list[str]:
     return names
 
 
-def _resize_and_crop(image: Image.Image) -> Image.Image:
-    from PIL.Image import Resampling
-
-    width, height = image.size
-    short, long = min(width, height), max(width, height)
+def _crop(size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The (width, height) that the reference resizes to, and its crop's (left, top)."""
+    short, long = min(size), max(size)
     # torchvision's Resize truncates the longer side, its CenterCrop rounds half to even.
     resized_long = int(IMAGE_SIZE * long / short)
     start = round((resized_long - IMAGE_SIZE) / 2)
-    if long > EXACT_ASPECT * short:
-        scale = long / resized_long
-        kept = (start * scale, (start + IMAGE_SIZE) * scale)
+    if size[0] <= size[1]:
+        return (IMAGE_SIZE, resized_long), (0, start)
+    return (resized_long, IMAGE_SIZE), (start, 0)
+
+
+def _is_taken(size: tuple[int, int]) -> bool:
+    return max(size) <= EXACT_ASPECT * min(size) and _resample.takes(size)
+
+
+def _resize_and_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    from PIL.Image import Resampling
+
+    resized, (left, top) = _crop(size)
+    width, height = image.size
+    if max(size) > EXACT_ASPECT * min(size):
+        scale = max(width, height) / max(resized)
+        kept = ((left + top) * scale, (left + top + IMAGE_SIZE) * scale)
         box = (kept[0], 0, kept[1], height) if width > height else (0, kept[0], width, kept[1])
         return image.resize((IMAGE_SIZE, IMAGE_SIZE), Resampling.BICUBIC, box=box)
-    if width <= height:
-        size, left, top = (IMAGE_SIZE, resized_long), 0, start
-    else:
-        size, left, top = (resized_long, IMAGE_SIZE), start, 0
-    if image.size != size:
-        image = image.resize(size, Resampling.BICUBIC)
+    if image.size != resized:
+        image = image.resize(resized, Resampling.BICUBIC)
     return image.crop((left, top, left + IMAGE_SIZE, top + IMAGE_SIZE))
+
+
+def _resize_and_crop_large(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The same for a large RGB or greyscale image."""
+
+    def read(top: int, bottom: int, left: int, right: int) -> NDArray[np.uint8]:
+        return np.asarray(image.crop((left, top, right, bottom)))
+
+    return _as_rgb(_resample.resize_and_crop(read, image.size, *_crop(size), len(image.mode)))
+
+
+def _resize_and_crop_array(decoded: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The same for the decoded pixels of one, (height, width, 3 or 1)."""
+    height, width, bands = decoded.shape
+    read = _resample.rows_of(decoded)
+    return _as_rgb(_resample.resize_and_crop(read, (width, height), *_crop(size), bands))
+
+
+def _as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return pixels if pixels.shape[2] == 3 else pixels.repeat(3, axis=2)

@@ -68,8 +68,12 @@ def test_preprocess_warms_up_with_a_real_image() -> None:
 def test_preprocess_states_the_default_limits() -> None:
     parameters = config_of(contract.PREPROCESS).parameters
     stated = {key: value.string_value for key, value in parameters.items()}
-    assert set(stated) == {"formats", "max_pixels", "max_decode_ms", "exif_orientation"}
+    assert set(stated) == {
+        *("formats", "max_pixels", "max_decode_ms", "exif_orientation", "mode"),
+        "provenance.preprocessing",
+    }
     assert PixelOptions.from_parameters(stated) == DEFAULT_OPTIONS
+    assert stated["provenance.preprocessing"] == DEFAULT_OPTIONS.preprocessing_id
 
 
 @pytest.mark.parametrize("model", ENSEMBLES, ids=lambda model: model.name)

@@ -5,17 +5,24 @@ import json
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from aesthetic_client.contract import IMAGE, PIXELS
+from aesthetic_client.contract import IMAGE, PIXELS, PROVENANCE_PREFIX
 from aesthetic_client.errors import ImageError
-from aesthetic_client.pixels import PixelOptions, prepare_pixels
+from aesthetic_client.pixels import PREPROCESSING_ID, PixelOptions, prepare_pixels
+
+STATED_ID = f"{PROVENANCE_PREFIX}preprocessing"
 
 
 class TritonPythonModel:
     def initialize(self, args):
         parameters = json.loads(args["model_config"])["parameters"]
-        self.options = PixelOptions.from_parameters(
-            {key: value["string_value"] for key, value in parameters.items()}
-        )
+        stated = {key: value["string_value"] for key, value in parameters.items()}
+        self.options = PixelOptions.from_parameters(stated)
+        expected = self.options.preprocessing_id
+        if stated.get(STATED_ID, PREPROCESSING_ID) != expected:
+            raise pb_utils.TritonModelException(
+                f"preprocess: in mode {self.options.mode} the parameter {STATED_ID} must be "
+                f"{expected}, so that clients see which pixels were scored"
+            )
 
     def execute(self, requests):
         return [self.answer(request) for request in requests]
