@@ -41,16 +41,10 @@ from aesthetic_export.towers import Tower
 from aesthetic_guidance.cli import personalize as command
 from aesthetic_guidance.embeddings import AestheticEmbedding
 from aesthetic_guidance.personalize import Recipe, personalize
-from aesthetic_guidance.recipe_json import recipe_as_json
 from aesthetic_guidance.remote_personalize import personalize_remote
 from aesthetic_guidance.text_models import embed_text
 from callers import CALLERS
-from text_towers import (
-    SERVED_TEXT,
-    build_text_repository,
-    tiny_text_tower,
-    transformers_text_model,
-)
+from text_towers import SERVED_TEXT, build_text_repository, tiny_text_tower
 
 PROMPTS = ["a photo of a cat", "", "Hills of Tuscany, oil on canvas", "漢字 🏳️‍🌈 &amp;"]
 LONG = "cat " * 75 + "dog"
@@ -167,15 +161,13 @@ def test_tokens_are_the_tokenizers(client: Client) -> None:
 
 
 @pytest.mark.triton
-def test_embeddings_and_hidden_states_are_those_of_transformers(client: Client, tower) -> None:
+def test_embeddings_and_hidden_states_are_open_clips(client: Client, tower: Tower) -> None:
     answer = client.infer(CLIP_TEXT, {"prompt": PROMPTS})
-    theirs = transformers_text_model(tower, SERVED_TEXT)
     with torch.no_grad():
-        output = theirs(input_ids=torch.from_numpy(tokenize(PROMPTS, pad=PAD_END)))
-    features = output.text_embeds.numpy()
-    expected = features / np.linalg.norm(features, axis=1, keepdims=True)
+        features, hidden = tower.module(torch.from_numpy(tokenize(PROMPTS, pad=PAD_END)))
+    expected = features.numpy() / np.linalg.norm(features, axis=1, keepdims=True)
     assert np.abs(answer["text_embedding"] - expected).max() < 1e-5
-    assert np.abs(answer["last_hidden_state"] - output.last_hidden_state.numpy()).max() < 1e-4
+    assert np.abs(answer["last_hidden_state"] - hidden.numpy()).max() < 1e-4
     assert answer["last_hidden_state"].shape == (4, 77, 768)
 
 
@@ -212,13 +204,13 @@ def test_what_is_no_token_gives_nan_and_harms_no_neighbour(client: Client) -> No
 @pytest.mark.triton
 def test_a_personalised_prompt_is_the_one_computed_here(client: Client, tower: Tower) -> None:
     recipe = Recipe(steps=2, lr=0.01, optimizer="ascent", weight=0.7, slerp=True, negative=True)
-    answer = personalized(client, ("a cat", E, recipe_as_json(recipe)))
+    (found,) = personalize_remote("a cat", torch.from_numpy(3 * E), client, recipe)
     local = personalize("a cat", E, tower, **vars(recipe))
-    assert answer["agreement"][0] == pytest.approx(local.agreement, abs=1e-5)
-    assert answer["agreement"][0, 2] < answer["agreement"][0, 0] - 1e-3
-    assert np.abs(answer["text_embedding"][0] - local.embedding.numpy()).max() < 1e-5
-    assert np.abs(answer["last_hidden_state"][0] - local.last_hidden_state.numpy()).max() < 1e-4
-    assert answer["token_count"].tolist() == [[2]]
+    assert found.prompt == "a cat"
+    assert found.agreement == pytest.approx(local.agreement, abs=1e-5)
+    assert found.agreement[2] < found.agreement[0] - 1e-3
+    assert (found.embedding - local.embedding).abs().max() < 1e-5
+    assert (found.last_hidden_state - local.last_hidden_state).abs().max() < 1e-4
 
 
 @pytest.mark.triton
@@ -269,9 +261,8 @@ def test_the_row_that_cannot_be_personalised_is_named(client: Client) -> None:
 
 
 @pytest.mark.triton
-@pytest.mark.parametrize("caller", CALLERS)
-@pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_clients_embed_any_number_of_prompts(server, caller, protocol, tower: Tower) -> None:
+@pytest.mark.parametrize(("protocol", "caller"), [("grpc", "async"), ("http", "sync")])
+def test_clients_embed_any_number_of_prompts(server, protocol, caller, tower: Tower) -> None:
     prompts = [f"{number} cats" for number in range(MAX_PROMPT_BATCH + 1)]
     with CALLERS[caller](getattr(server, f"{protocol}_url"), timeout_s=60) as client:
         result = client.embed_text(prompts)
@@ -281,8 +272,8 @@ def test_clients_embed_any_number_of_prompts(server, caller, protocol, tower: To
     assert none.embeddings.shape == (0, 768) and none.last_hidden_state.shape == (0, 77, 768)
     assert np.abs(np.linalg.norm(result.embeddings, axis=1) - 1).max() < 1e-5
     assert np.abs(result.embeddings[-1] - one.embeddings[0]).max() < 1e-5
-    local = embed_text(prompts, tower).numpy()
-    assert np.abs(result.embeddings - local).max() < 1e-5
+    local = embed_text(prompts[::8], tower).numpy()
+    assert np.abs(result.embeddings[::8] - local).max() < 1e-5
 
 
 @pytest.mark.triton
@@ -321,16 +312,11 @@ def test_a_server_without_the_add_on_says_how_to_add_it(client: Client) -> None:
 
 
 @pytest.mark.triton
-def test_personalize_remote_gives_what_personalize_gives(client: Client, tower: Tower) -> None:
-    recipe = Recipe(steps=1, lr=0.01, optimizer="ascent")
+def test_personalize_remote_warns_and_refuses_as_personalize_does(client: Client) -> None:
     with pytest.warns(TruncationWarning, match=r"prompts\[1\]") as caught:
-        found = personalize_remote(["a cat", LONG], torch.from_numpy(E), client, recipe)
-    assert [warning.filename for warning in caught] == [__file__]
-    local = personalize("a cat", E, tower, **vars(recipe))
+        found = personalize_remote(["a cat", LONG], E, client, Recipe(steps=0))
     assert [one.prompt for one in found] == ["a cat", LONG]
-    assert found[0].agreement == pytest.approx(local.agreement, abs=1e-5)
-    assert (found[0].embedding - local.embedding).abs().max() < 1e-5
-    assert (found[0].last_hidden_state - local.last_hidden_state).abs().max() < 1e-4
+    assert [warning.filename for warning in caught] == [__file__]
     with pytest.raises(InputError, match=r"recipe\[0\]: steps=201: .* at most 200"):
         personalize_remote("a cat", E, client, Recipe(steps=201))
     with pytest.raises(InputError, match=r"prompts\[1\]: expected text, got int"):
