@@ -33,13 +33,7 @@ TINY_SIZE = 64  # pixels
 
 def main() -> None:
     options = parsed()
-    pipeline, projection = real(options.model) if options.model else tiny()
-    pipeline.set_progress_bar_config(disable=True)
-    if options.embedding:
-        embedding: Any = AestheticEmbedding.read(options.embedding)
-    else:
-        print("No --embedding: a random direction, which means nothing.")
-        embedding = torch.randn(768, generator=torch.Generator().manual_seed(0))
+    pipeline, projection, embedding = opened(options)
     found = personalize(
         options.prompt,
         embedding,
@@ -64,6 +58,16 @@ def main() -> None:
         path = options.output / f"{name}.png"
         image.save(path)
         print(path)
+
+
+def opened(options: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """The pipeline, its text projection and the aesthetic embedding that the options mean."""
+    pipeline, projection = real(options.model) if options.model else tiny()
+    pipeline.set_progress_bar_config(disable=True)
+    if options.embedding:
+        return pipeline, projection, AestheticEmbedding.read(options.embedding)
+    print("No --embedding: a random direction, which means nothing.")
+    return pipeline, projection, torch.randn(768, generator=torch.Generator().manual_seed(0))
 
 
 def parsed() -> argparse.Namespace:

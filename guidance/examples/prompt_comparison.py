@@ -28,11 +28,10 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from personalised_pipeline import real, tiny
+from personalised_pipeline import opened
 
 from aesthetic_client.cli import main as aesthetic
 from aesthetic_client.errors import InputError
-from aesthetic_guidance.embeddings import AestheticEmbedding
 from aesthetic_guidance.personalize import personalize
 
 PROMPTS = Path(__file__).with_name("prompts.txt")
@@ -42,13 +41,7 @@ GROUPS = ("A-plain", "B-personalised")
 def main() -> int:
     options = parsed()
     prompts = read_prompts(options.prompts)
-    pipeline, projection = real(options.model) if options.model else tiny()
-    pipeline.set_progress_bar_config(disable=True)
-    if options.embedding:
-        embedding: Any = AestheticEmbedding.read(options.embedding)
-    else:
-        print("No --embedding: a random direction, which means nothing.")
-        embedding = torch.randn(768, generator=torch.Generator().manual_seed(0))
+    pipeline, projection, embedding = opened(options)
     for number, prompt in enumerate(prompts):
         found = personalize(
             prompt,
