@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from aesthetic_client.errors import InputError
+from aesthetic_guidance.recipes import check_share
 
 SMALLEST_SINE = 1e-6  # of the angle; below, both ways of mixing agree, or the arc is undefined
 
@@ -48,9 +48,3 @@ def steered(
     if negative:
         towards = functional.normalize(start - towards, dim=-1)
     return functional.normalize(slerp(start, towards, angle), dim=-1)
-
-
-def check_share(name: str, value: float) -> None:
-    """Raises InputError for what is not from 0 to 1."""
-    if not 0 <= value <= 1:
-        raise InputError(f"{name}={value} is not from 0 to 1")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,42 +20,12 @@ from torch.nn import functional
 
 from aesthetic_client.errors import InputError
 from aesthetic_client.vectors import one_vector, unit_vector
-from aesthetic_guidance.blending import check_share, lerp, slerp
+from aesthetic_guidance.blending import lerp, slerp
+from aesthetic_guidance.recipes import LEARNING_RATE, STEPS, Optimizer
+from aesthetic_guidance.recipes import Recipe as Recipe  # callers find it here
 from aesthetic_guidance.text_models import Text, TextModel, text_model
 
-STEPS = 10
-LEARNING_RATE = 1e-4
-LARGEST_LEARNING_RATE = 1e30  # beyond, PyTorch's optimisers overflow
-Optimizer = Literal["adam", "ascent"]
 _FUSED_DEVICES = ("cpu", "cuda")  # Adam in one pass: on 2 cores 0.4 s a step instead of 4
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to personalise. `weight` blends the hidden states: 0 the original's, 1 the personalised.
-
-    `slerp` blends along the arc instead of the straight line; `negative` moves away from the
-    embedding. Raises InputError for what makes no sense.
-    """
-
-    steps: int = STEPS
-    lr: float = LEARNING_RATE
-    optimizer: Optimizer = "adam"
-    weight: float = 1.0
-    slerp: bool = False
-    negative: bool = False
-
-    def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
-            raise InputError(f"steps={self.steps!r} is not a whole number from 0 on")
-        if not 0 < self.lr <= LARGEST_LEARNING_RATE:
-            raise InputError(
-                f"lr={self.lr} is not a positive number up to {LARGEST_LEARNING_RATE:g}"
-            )
-        if self.optimizer not in get_args(Optimizer):
-            names = ", ".join(get_args(Optimizer))
-            raise InputError(f"optimizer={self.optimizer!r} is not one of {names}")
-        check_share("weight", self.weight)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from aesthetic_client.errors import InputError
-from aesthetic_guidance.personalize import Recipe
+from aesthetic_guidance.recipes import Recipe
 
 MAX_BYTES = 1000  # of a recipe
 

@@ -20,8 +20,9 @@ from aesthetic_client.contract import (
     TOKEN_COUNT,
 )
 from aesthetic_client.tokenizer import check_prompt, warn_of_cut
-from aesthetic_guidance.personalize import Personalized, Recipe, unit_target
+from aesthetic_guidance.personalize import Personalized, unit_target
 from aesthetic_guidance.recipe_json import recipe_as_json
+from aesthetic_guidance.recipes import Recipe
 
 
 def personalize_remote(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from aesthetic_client import Client
 from aesthetic_client.cli._show import print_table, status
@@ -19,15 +19,10 @@ from aesthetic_export.provenance import metadata_of, text_tower_provenance
 from aesthetic_guidance.cli._images import check_output, weights_note
 from aesthetic_guidance.embeddings import AestheticEmbedding
 from aesthetic_guidance.features import load_text_tower
-from aesthetic_guidance.personalize import (
-    LEARNING_RATE,
-    STEPS,
-    Optimizer,
-    Personalized,
-    Recipe,
-    personalize_each,
-)
-from aesthetic_guidance.remote_personalize import personalize_remote
+from aesthetic_guidance.recipes import LEARNING_RATE, STEPS, Optimizer, Recipe
+
+if TYPE_CHECKING:
+    from aesthetic_guidance.personalize import Personalized
 
 FORMAT = "personalized-prompts-1"  # `format` of the file's metadata
 DEFAULT_TIMEOUT_S = 600.0  # of one prompt
@@ -142,6 +137,8 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 def _on_the_server(
     arguments: argparse.Namespace, embedding: AestheticEmbedding, recipe: Recipe
 ) -> tuple[list[Personalized], dict[str, Any]]:
+    from aesthetic_guidance.remote_personalize import personalize_remote
+
     with (
         Client(arguments.url, timeout_s=arguments.timeout) as client,
         status(f"personalising on {client.address}"),
@@ -154,6 +151,8 @@ def _on_the_server(
 def _in_this_process(
     arguments: argparse.Namespace, embedding: AestheticEmbedding, recipe: Recipe
 ) -> tuple[list[Personalized], dict[str, Any]]:
+    from aesthetic_guidance.personalize import personalize_each
+
     folders = weights_folders(arguments.weights_dir)
     tower = load_text_tower(arguments.weights or "openai", arguments.sha256, folders)
     with status("personalising"):
