@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from heapq import heappop, heappush
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -189,10 +190,16 @@ def default_vocabulary() -> Path:
 
 def clean(prompt: str) -> str:
     """Mojibake mended, HTML entities resolved twice, single spaces, lower case."""
-    import ftfy
-
-    text = html.unescape(html.unescape(ftfy.fix_text(prompt)))
+    text = html.unescape(html.unescape(_of_the_extra("ftfy").fix_text(prompt)))
     return " ".join(text.split()).lower()
+
+
+def _of_the_extra(name: str) -> Any:
+    """A module of the `text` extra. Raises InputError where that is not installed."""
+    try:
+        return import_module(name)
+    except ImportError:
+        raise InputError(f"prompts need {name}; pip install 'aesthetic-triton[text]'") from None
 
 
 @lru_cache(maxsize=1)
@@ -202,8 +209,7 @@ def _default() -> Tokenizer:
 
 @lru_cache(maxsize=1)
 def _pattern() -> Any:
-    import regex
-
+    regex = _of_the_extra("regex")
     return regex.compile(_WORDS, regex.IGNORECASE)
 
 

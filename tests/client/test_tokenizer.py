@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from aesthetic_client import tokenizer
 from aesthetic_client.errors import InputError
 from aesthetic_client.tokenizer import (
     END,
@@ -175,8 +176,16 @@ def test_another_file_is_no_vocabulary(tmp_path, content):
         Tokenizer(tmp_path / "merges.gz")
 
 
+@pytest.mark.parametrize("name", ["ftfy", "regex"])
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    tokenizer._pattern.cache_clear()
+    with pytest.raises(InputError, match=rf"{name}; pip install 'aesthetic-triton\[text\]'"):
+        encode("a cat")
+
+
 def test_a_long_word_is_not_kept_in_memory():
-    tokenizer = Tokenizer()
+    new = Tokenizer()
     long, short = "ab" * 400, "abab"
-    assert tokenizer.encode(f"{long} {short}") == encode(long) + encode(short)
-    assert tokenizer._short_word.cache_info().currsize == 1
+    assert new.encode(f"{long} {short}") == encode(long) + encode(short)
+    assert new._short_word.cache_info().currsize == 1
