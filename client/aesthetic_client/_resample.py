@@ -61,14 +61,19 @@ class Products:
 
 
 def resize_and_crop(
-    read: Read, size: tuple[int, int], resized: tuple[int, int], corner: tuple[int, int], bands: int
+    read: Read,
+    size: tuple[int, int],
+    extent: tuple[float, float],
+    resized: tuple[int, int],
+    corner: tuple[int, int],
+    bands: int,
 ) -> NDArray[np.uint8]:
-    """`resize(resized, BICUBIC).crop(IMAGE_SIZE square at corner)`: uint8 (side, side, bands).
+    """`resize(resized, BICUBIC, (0, 0, *extent)).crop(square at corner)`: uint8 (224, 224, bands).
 
-    `size` and `resized` are (width, height), `corner` is (left, top). For downscaling.
+    `size`, `extent` and `resized` are (width, height), `corner` is (left, top). For downscaling.
     """
-    across = (size[0], resized[0], corner[0])
-    down = (size[1], resized[1], corner[1])
+    across = (size[0], extent[0], resized[0], corner[0])
+    down = (size[1], extent[1], resized[1], corner[1])
     x, y = _axis(*across), _axis(*down)
     products = _products(*across, bands)
     columns = (x.stop - x.start) * bands
@@ -106,7 +111,8 @@ def equals_pillow() -> bool:
         resized = (width // 2, height // 2)
         left, top = (resized[0] - IMAGE_SIZE) // 2, (resized[1] - IMAGE_SIZE) // 2
         expected = np.asarray(Image.fromarray(pixels).resize(resized, Image.Resampling.BICUBIC))
-        found = resize_and_crop(rows_of(pixels), (width, height), resized, (left, top), 3)
+        size = (width, height)
+        found = resize_and_crop(rows_of(pixels), size, size, resized, (left, top), 3)
         if not np.array_equal(found, expected[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE]):
             return False
     return True
@@ -118,10 +124,10 @@ def rows_of(pixels: NDArray[np.uint8]) -> Read:
 
 
 @lru_cache(maxsize=32)
-def _axis(size: int, resized: int, first: int) -> Axis:
-    """The axis of outputs first : first + IMAGE_SIZE of `size` pixels resized to `resized`."""
+def _axis(size: int, extent: float, resized: int, first: int) -> Axis:
+    """Outputs first : first + IMAGE_SIZE of the first `extent` of `size` pixels, resized."""
     # Each operation in Pillow's order, so that every coefficient rounds as its own does.
-    scale = size / resized
+    scale = extent / resized
     support = SUPPORT * scale
     centers = (np.arange(first, first + IMAGE_SIZE) + 0.5) * scale
     starts = np.maximum((centers - support + 0.5).astype(np.int64), 0)
@@ -147,9 +153,9 @@ def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=8)
-def _products(size: int, resized: int, first: int, bands: int) -> Products:
+def _products(size: int, extent: float, resized: int, first: int, bands: int) -> Products:
     """The axis for pixels of interleaved bands, each band with the same coefficients."""
-    axis = _axis(size, resized, first)
+    axis = _axis(size, extent, resized, first)
     taps = axis.taps.shape[1]
     outputs = np.arange(IMAGE_SIZE * bands).reshape(-1, BLOCK)
     of_pixel, band = outputs // bands, outputs % bands

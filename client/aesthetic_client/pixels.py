@@ -223,6 +223,12 @@ def _crop(size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     return (resized_long, IMAGE_SIZE), (start, 0)
 
 
+def _extent(decoded: tuple[int, int], size: tuple[int, int]) -> tuple[float, float]:
+    """How far an image of `size` reaches that was decoded smaller: its last pixel may be part."""
+    scale = round(size[0] / decoded[0])
+    return (size[0] / scale, size[1] / scale)
+
+
 def _is_taken(size: tuple[int, int]) -> bool:
     return max(size) <= EXACT_ASPECT * min(size) and _resample.takes(size)
 
@@ -235,10 +241,11 @@ def _resize_and_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     if max(size) > EXACT_ASPECT * min(size):
         scale = max(width, height) / max(resized)
         kept = ((left + top) * scale, (left + top + IMAGE_SIZE) * scale)
-        box = (kept[0], 0, kept[1], height) if width > height else (0, kept[0], width, kept[1])
-        return image.resize((IMAGE_SIZE, IMAGE_SIZE), Resampling.BICUBIC, box=box)
+        part = (kept[0], 0, kept[1], height) if width > height else (0, kept[0], width, kept[1])
+        return image.resize((IMAGE_SIZE, IMAGE_SIZE), Resampling.BICUBIC, box=part)
     if image.size != resized:
-        image = image.resize(resized, Resampling.BICUBIC)
+        box = (0, 0, *_extent(image.size, size))
+        image = image.resize(resized, Resampling.BICUBIC, box=box)
     return image.crop((left, top, left + IMAGE_SIZE, top + IMAGE_SIZE))
 
 
@@ -248,14 +255,16 @@ def _resize_and_crop_large(image: Image.Image, size: tuple[int, int]) -> NDArray
     def read(top: int, bottom: int, left: int, right: int) -> NDArray[np.uint8]:
         return np.asarray(image.crop((left, top, right, bottom)))
 
-    return _as_rgb(_resample.resize_and_crop(read, image.size, *_crop(size), len(image.mode)))
+    extent, bands = _extent(image.size, size), len(image.mode)
+    return _as_rgb(_resample.resize_and_crop(read, image.size, extent, *_crop(size), bands))
 
 
 def _resize_and_crop_array(decoded: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """The same for the decoded pixels of one, (height, width, 3 or 1)."""
     height, width, bands = decoded.shape
-    read = _resample.rows_of(decoded)
-    return _as_rgb(_resample.resize_and_crop(read, (width, height), *_crop(size), bands))
+    found, read = (width, height), _resample.rows_of(decoded)
+    extent = _extent(found, size)
+    return _as_rgb(_resample.resize_and_crop(read, found, extent, *_crop(size), bands))
 
 
 def _as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ from aesthetic_client import (
     contract,
     prepare_pixels,
 )
+from aesthetic_client.pixels import PREPROCESSING_ID
 from callers import CALLERS
 from generated_images import encoded, generated, texture
 
@@ -190,6 +191,7 @@ def test_the_server_says_what_it_serves(client: Any) -> None:
     assert provenance["clip_image"]["activation"] == "quick_gelu"
     assert provenance["clip_image"]["parity"]["passed"] is True
     assert len(provenance["aesthetic_heads"]["heads"]) == len(HEADS)
+    assert provenance["preprocess"] == {"preprocessing": PREPROCESSING_ID}
     assert list(client.provenance([contract.CLIP_IMAGE])) == ["clip_image"]
     with pytest.raises(NotServedError, match="clip_text"):
         client.provenance([contract.CLIP_TEXT])

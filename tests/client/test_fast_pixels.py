@@ -45,6 +45,16 @@ def test_a_large_jpeg_is_decoded_at_half_the_size() -> None:
     assert 0 < difference.mean() < 2
 
 
+def test_a_last_pixel_that_is_half_a_pixel_counts_half() -> None:
+    data = encoded(LARGE.crop((0, 0, 1399, 899)), "JPEG", quality=92)
+    draft = Image.open(io.BytesIO(data))
+    draft.draft("RGB", (699, 449))
+    assert draft.size == (700, 450)
+    box = (0, 0, 699.5, 449.5)
+    resized = draft.resize((348, 224), Image.Resampling.BICUBIC, box=box)
+    assert np.array_equal(prepare_pixels(data, FAST), np.asarray(resized.crop((62, 0, 286, 224))))
+
+
 def test_it_needs_no_simplejpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     grey = encoded(LARGE.convert("L"), "JPEG")
     expected = [prepare_pixels(data, FAST) for data in (JPEG, grey)]

@@ -82,8 +82,8 @@ def test_a_flood_of_exact_halves_is_summed_in_doubles(monkeypatch: pytest.Monkey
 
 def test_the_error_bound_holds_and_is_tight_enough_to_be_of_use() -> None:
     """Single-precision sums against exact ones, at the worst content: the largest products."""
-    axis = _resample._axis(4000, 224, 0)
-    products = _resample._products(4000, 224, 0, 3)
+    axis = _resample._axis(4000, 4000, 224, 0)
+    products = _resample._products(4000, 4000, 224, 0, 3)
     random = np.random.default_rng(0)
     rows = random.integers(200, 256, (64, 12000)).astype(np.float32)
     single, double = np.empty((64, 672), np.float32), np.empty((64, 672))
