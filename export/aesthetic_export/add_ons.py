@@ -35,7 +35,8 @@ from aesthetic_export.provenance import (
 from aesthetic_export.towers import Tower
 
 if TYPE_CHECKING:
-    from aesthetic_export.repository import Exported, MakeModel, Say
+    from aesthetic_export.certification import Exported, Say
+    from aesthetic_export.repository import MakeModel
 
 WITH_TEXT_TOWER = frozenset({TEXT, PERSONALIZE})
 # Their artifacts hold a tower's weights, and say so in their provenance.

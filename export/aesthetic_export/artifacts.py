@@ -9,7 +9,6 @@ from aesthetic_client import contract
 from aesthetic_client.contract import Profile
 from aesthetic_client.errors import InputError
 from aesthetic_export import folders, provenance
-from aesthetic_export.onnx_export import data_name
 
 _ADAPTER = "model.py"  # of a Python model, beside the files that it loads
 # What Triton's backends load where `default_model_filename` names nothing else.
@@ -27,7 +26,7 @@ _BY_FILE = {
 def files_of(profile: Profile) -> tuple[str, ...]:
     """The names that a profile's artifact may have in a version folder."""
     beside = (contract.HEADS_DATA,) if profile is contract.DEFAULT_PROFILE else ()
-    return (profile.artifact, data_name(profile.artifact), *beside)
+    return (profile.artifact, profile.weights_file, *beside)
 
 
 def keep_artifact(existing: Path, version: Path, profile: Profile) -> None:

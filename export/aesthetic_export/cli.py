@@ -75,9 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         action="append",
-        choices=("fp32", "fp16"),
-        help="the image tower's number type: fp32 (the default, for every machine); fp16 adds "
-        f"{contract.ONNX_CUDA.artifact} for GPUs and keeps the fp32 file; may be given twice",
+        choices=("fp32", "fp16", "bf16", "int8"),
+        help="the image tower's number type: fp32 (the default, for every machine); and beside it "
+        "fp16 for GPUs, bf16 or int8 for CPUs (see serve --profile); may be given more than once",
     )
     parser.add_argument(
         "--target",
@@ -113,7 +113,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=Path,
         metavar="DIR",
-        help="compare on photographs of this folder instead of made-up ones",
+        help="compare on photographs of this folder instead of made-up ones, and calibrate int8 "
+        "with some of them",
     )
 
 

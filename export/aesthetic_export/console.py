@@ -78,9 +78,12 @@ def print_report(report: Report) -> None:
     if not isinstance(report, ParityReport):
         return
     table = Table(
-        Column("head", overflow="fold"), "mean |difference|", "largest |difference|", "allowed"
+        Column("head", overflow="fold"),
+        *("mean |difference|", "99% within", "largest", "allowed", "rank correlation"),
     )
     for head, score in report.scores.items():
         allowed = f"{report.tolerance.of(head):.1e}"
-        table.add_row(head, f"{score.mean:.1e}", f"{score.max:.1e}", allowed)
+        p99 = "" if score.p99 is None else f"{score.p99:.1e}"
+        ranks = "" if score.rank_correlation is None else f"{score.rank_correlation:.4f}"
+        table.add_row(head, f"{score.mean:.1e}", p99, f"{score.max:.1e}", allowed, ranks)
     stderr.print(table)

@@ -13,12 +13,11 @@ from aesthetic_client.contract import (
     AESTHETIC_HEADS,
     CLIP_IMAGE,
     GRADIENT,
-    ONNX_CUDA,
     TENSORRT,
     AddOn,
 )
 from aesthetic_client.errors import InputError
-from aesthetic_export import add_ons, console, samples, sources
+from aesthetic_export import add_ons, console, openvino_export, samples, sources, tower_export
 from aesthetic_export.added_heads import PUBLISHED, check_heads
 from aesthetic_export.cuda import CudaError, Gpu
 from aesthetic_export.files import FileStore, sha256_of
@@ -99,6 +98,8 @@ class Job:
         spec = parse_weights(self.weights, sha256=self.sha256)
         added = [read_head(path) for path in self.added_heads]
         work = self._with_what_a_plan_needs() if self.plan else self
+        if not work.precisions.isdisjoint(contract.CPU_PROFILES.keys() - {"fp32"}):
+            openvino_export.check_installed()
         images = samples.images_of_folder(self.images) if self.images else None
         with contextlib.ExitStack() as stack:
             maker = stack.enter_context(self._plan_maker(images)) if self.plan else None
@@ -144,11 +145,11 @@ class Job:
         return every and not missing_onnx(self.target)
 
     def _precisions_there(self) -> set[str]:
-        """Of the tower's ONNX files. An fp16 one is never alone, whatever else was asked for."""
+        """Of the tower's files. None is there without the fp32 one, whatever else was asked for."""
         version = self.target / CLIP_IMAGE.name / "1"
         there: set[str] = {
             profile.precision
-            for profile in (contract.DEFAULT_PROFILE, ONNX_CUDA)
+            for profile in tower_export.PROFILES
             if read_provenance(version, profile)
         }
         return there if contract.DEFAULT_PROFILE.precision in there else set()
@@ -193,7 +194,8 @@ class Job:
         trt = load_tensorrt()
         with Gpu() as gpu:
             folder = self.cache / TENSORRT.name
-            yield PlanMaker(trt, gpu, folder, console.phases, self.opt_batch, images)
+            few = None if images is None else images[: samples.PARITY_IMAGES]
+            yield PlanMaker(trt, gpu, folder, console.phases, self.opt_batch, few)
 
     def _heads(self, store: FileStore, *, auto: bool) -> tuple[HeadWeights, ...]:
         if AESTHETIC_HEADS.name in self.models or GRADIENT in self.add_ons:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from aesthetic_client.contract import AESTHETIC_GRADIENT, DEFAULT_PROFILE
 from aesthetic_export import parity, provenance, samples
+from aesthetic_export.certification import Exported, Say, certified
 from aesthetic_export.heads import HeadWeights
 from aesthetic_export.onnx_export import check_quick_gelu_graph, onnx_from_module
-from aesthetic_export.repository import Exported, Say, certified
 from aesthetic_export.towers import Tower, check_quick_gelu
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ import numpy.typing as npt
 from aesthetic_client import contract
 from aesthetic_export.added_heads import served_head
 from aesthetic_export.heads import HeadWeights, fold
-from aesthetic_export.parity import FloatArray, Score
+from aesthetic_export.measures import FloatArray
 from aesthetic_export.provenance import Provenance, metadata_of
+from aesthetic_export.tolerances import Score
 
 Array = npt.NDArray[Any]
 

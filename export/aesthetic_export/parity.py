@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,39 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from aesthetic_client import contract
+from aesthetic_export.measures import FloatArray, cosines, rank_correlation, spread_of
+from aesthetic_export.tolerances import (
+    AESTHETIC_HEADS_FP32,
+    CLIP_IMAGE_FP32,
+    Score,
+    Tolerance,
+)
 
 if TYPE_CHECKING:
     from torch import nn
 
-FloatArray = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 Embed = Callable[[Pixels], FloatArray]  # (n, 224, 224, 3) -> (n, 768)
-Score = Callable[[FloatArray], Sequence[FloatArray]]  # (n, 768) -> one (n, 1) a head, in order
 
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far an exported model may be from its reference. None: not compared.
-
-    `score` is the largest |score difference|, in points of the scale; `heads` names those heads for
-    which another figure holds.
-    """
-
-    score: float
-    cosine: float | None = None  # every embedding's cosine must be above it
-    heads: Mapping[str, float] = field(default_factory=dict)
-
-    def of(self, head: str) -> float:
-        return self.heads.get(head, self.score)
-
-
-# fp32 against fp32 gives cosines of 1 - 1e-12 and scores within 1e-5 on a whole ViT-L/14.
-CLIP_IMAGE_FP32 = Tolerance(score=1e-3, cosine=0.999999)
-# fp16 of the default head; see `fp16_tolerance` for the others.
-FP16_SCORE = 0.01
-FP16_COSINE = 0.9999
-# What the published golden scores hold an fp32 implementation to.
-AESTHETIC_HEADS_FP32 = Tolerance(score=2e-5)
 
 PUBLISHED_HEADS = tuple(head.name for head in contract.HEADS)
 
@@ -73,10 +54,15 @@ class ParityError(RuntimeError):
 
 @dataclass(frozen=True)
 class ScoreDifference:
-    """|score difference| of one head over all items, in points of the scale."""
+    """|score difference| of one head over all items, in points of the scale.
+
+    `p99` is what 99 of 100 items keep; `rank_correlation` Spearman's, of both sides' scores.
+    """
 
     mean: float
     max: float
+    p99: float | None = None
+    rank_correlation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +82,8 @@ class ParityReport:
     max_embedding_difference: float | None = None
     artifact: str = contract.DEFAULT_PROFILE.artifact
     reference: str = "its torch module"
+    inputs: str = "items"
+    remark: str | None = None
 
     @property
     def name(self) -> str:
@@ -129,12 +117,13 @@ class ParityReport:
                 f"embedding within {self.max_embedding_difference:.1e}, "
             )
         alike = "" if self.spread > MIN_SPREAD else "; the inputs are too alike to prove anything"
+        remark = f"; {self.remark}" if self.remark else ""
         batches = ", ".join(map(str, self.batch_sizes))
         others = ", others by their weights' lengths" if self.tolerance.heads else ""
         return (
             f"{embedding}scores within {self.max_score_difference:.1e} "
             f"(mean {self.mean_score_difference:.1e}, allowed {self.tolerance.score:.0e}{others}) "
-            f"over {self.items} items in batches of {batches}{alike}"
+            f"over {self.items} {self.inputs} in batches of {batches}{alike}{remark}"
         )
 
     def as_dict(self) -> dict[str, object]:
@@ -158,53 +147,32 @@ def clip_image_parity(
     tolerance: Tolerance = CLIP_IMAGE_FP32,
     artifact: str = contract.DEFAULT_PROFILE.artifact,
     against: str = "its torch module",
+    inputs: str = "items",
+    remark: str | None = None,
 ) -> ParityReport:
     """Compare a tower's embeddings of `pixels` (n, 224, 224, 3) with `reference` (n, 768).
 
     `batches` says which images travel together; each image must be in one at least. Both sides'
-    embeddings go through `score`, so that differences are in scores too.
+    embeddings go through `score`, so that differences are in scores too. `inputs` says what the
+    images are, `remark` what else belongs to the figures.
     """
     order = [index for batch in batches for index in batch]
     found = np.concatenate([embed(pixels[list(batch)]) for batch in batches])
     expected = reference[order]
-    differences = [
-        np.abs(there.astype(np.float64) - here)
-        for here, there in zip(score(expected), score(found), strict=True)
-    ]
     return ParityReport(
         contract.CLIP_IMAGE.name,
         len(pixels),
         tuple(sorted({len(batch) for batch in batches})),
-        _per_head(differences, PUBLISHED_HEADS),
+        _per_head(score(expected), score(found), PUBLISHED_HEADS),
         tolerance,
-        _spread(reference),
-        min_cosine=float(np.min(_cosines(found, expected))),
+        spread_of(reference),
+        min_cosine=float(np.min(cosines(found, expected))),
         max_embedding_difference=float(np.max(np.abs(found.astype(np.float64) - expected))),
         artifact=artifact,
         reference=against,
+        inputs=inputs,
+        remark=remark,
     )
-
-
-def fp16_tolerance(score: Score, embeddings: FloatArray) -> Tolerance:
-    """FP16_SCORE for the default head, for the others as much more or less as they magnify.
-
-    One and the same error of an embedding moves a score by up to the length of the head's gradient:
-    18 for the default head, 374 for `sac_public...`, whose scale is no finer for it. Lengths are
-    taken from differences along each of the 768 axes, at the unit `embeddings` (n, 768).
-    """
-    step = 0.05  # fp32 scores are exact to about 1e-6; heads are linear or nearly so on this scale
-    axes = step * np.eye(contract.EMBEDDING_DIM, dtype=np.float32)
-    lengths = np.zeros(len(contract.HEADS))
-    for embedding in embeddings:
-        there, here = score(embedding + axes), score(embedding - axes)
-        gradients = [
-            (a - b).astype(np.float64) / (2 * step) for a, b in zip(there, here, strict=True)
-        ]
-        lengths = np.maximum(lengths, [np.linalg.norm(gradient) for gradient in gradients])
-    default = contract.HEADS.index(contract.DEFAULT_HEAD)
-    allowed = FP16_SCORE * lengths / lengths[default]
-    heads = {head.name: float(value) for head, value in zip(contract.HEADS, allowed, strict=True)}
-    return Tolerance(FP16_SCORE, FP16_COSINE, heads)
 
 
 def heads_parity(
@@ -223,18 +191,16 @@ def heads_parity(
     be in one at least.
     """
     order = [index for batch in batches for index in batch]
-    found = [score(embeddings[list(batch)]) for batch in batches]
-    differences = [
-        np.abs(np.concatenate(there).astype(np.float64) - here[order])
-        for here, there in zip(reference, zip(*found, strict=True), strict=True)
-    ]
+    parts = [score(embeddings[list(batch)]) for batch in batches]
+    found = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    expected = [scores[order] for scores in reference]
     return ParityReport(
         contract.AESTHETIC_HEADS.name,
         len(embeddings),
         tuple(sorted({len(batch) for batch in batches})),
-        _per_head(differences, heads),
+        _per_head(expected, found, heads),
         AESTHETIC_HEADS_FP32,
-        _spread(embeddings),
+        spread_of(embeddings),
         artifact=artifact,
         reference=against,
     )
@@ -283,26 +249,16 @@ def onnx_session(path: Path) -> object:
 
 
 def _per_head(
-    differences: Sequence[npt.NDArray[np.float64]], heads: Sequence[str]
+    expected: Sequence[FloatArray], found: Sequence[FloatArray], heads: Sequence[str]
 ) -> dict[str, ScoreDifference]:
-    return {
-        name: ScoreDifference(float(np.mean(difference)), float(np.max(difference)))
-        for name, difference in zip(heads, differences, strict=True)
-    }
-
-
-def _cosines(a: FloatArray, b: FloatArray) -> npt.NDArray[np.float64]:
-    """Row by row, in float64. (n, 768), (n, 768) -> (n,)"""
-    a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    lengths = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
-    cosines: npt.NDArray[np.float64] = np.sum(a64 * b64, axis=1) / lengths
-    return cosines
-
-
-def _spread(embeddings: FloatArray) -> float:
-    """The smallest 1 - cosine between two rows."""
-    unit = embeddings.astype(np.float64)
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    cosines = unit @ unit.T
-    np.fill_diagonal(cosines, -1.0)
-    return float(1.0 - np.max(cosines))
+    """Of the (n, 1) scores of each head. A NaN makes all figures of its head NaN."""
+    result = {}
+    for name, here, there in zip(heads, expected, found, strict=True):
+        difference = np.abs(there.astype(np.float64) - here)
+        result[name] = ScoreDifference(
+            float(np.mean(difference)),
+            float(np.max(difference)),
+            float(np.percentile(difference, 99)),
+            rank_correlation(here.ravel(), there.ravel()),
+        )
+    return result

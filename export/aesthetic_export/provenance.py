@@ -24,6 +24,7 @@ _DISTRIBUTIONS = {
     "onnx": "onnx",
     "onnxscript": "onnxscript",
     "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
     "open_clip": "open_clip_torch",
 }
 # What says which weights an artifact computes with; a plan has it from its ONNX file.

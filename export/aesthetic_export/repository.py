@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aesthetic_client import contract
-from aesthetic_client.contract import DEFAULT_PROFILE, ONNX_CUDA, TENSORRT, AddOn, Plan, Profile
+from aesthetic_client.contract import DEFAULT_PROFILE, TENSORRT, AddOn, Plan, Profile
 from aesthetic_export import add_ons as added
 from aesthetic_export import added_heads, artifacts, folders, parity, provenance, samples
-from aesthetic_export.files import sha256_of
+from aesthetic_export.certification import Exported, Say, certified
 from aesthetic_export.heads import HeadWeights, seeded_heads
 from aesthetic_export.heads_data import heads_data_scorer, write_heads_data
-from aesthetic_export.onnx_export import (
-    ExportError,
-    check_half_graph,
-    check_quick_gelu_graph,
-    onnx_from_module,
-)
-from aesthetic_export.towers import Tower, check_quick_gelu
+from aesthetic_export.onnx_export import onnx_from_module
+from aesthetic_export.tower_export import export_tower, profiles_to_make
+from aesthetic_export.towers import Tower
 
-if TYPE_CHECKING:
-    from aesthetic_export.modules import ClipImage
-
-Say = Callable[[str], None]
-Exported = tuple[parity.Report, provenance.Provenance]
 # Makes a plan in its model's version folder; every model's is named, whether it is filled yet or
 # not. None: an optional plan was refused, and nothing is left of it.
 MakePlan = Callable[[Plan, Mapping[str, Path], Say], Exported | None]
@@ -33,8 +23,6 @@ MakePlan = Callable[[Plan, Mapping[str, Path], Say], Exported | None]
 MakeModel = Callable[[Path, Say], Exported | None]
 
 HEADS_PARITY_VECTORS = 512
-RANGE_IMAGES = 2
-_ONNX_PROFILES = (DEFAULT_PROFILE, ONNX_CUDA)
 
 
 def build_repository(
@@ -55,8 +43,8 @@ def build_repository(
 
     A `tower` becomes `clip_image` in each of `precisions`, `heads` become `aesthetic_heads`, and
     `make_plan` adds the TensorRT plans; every artifact that is not made anew is kept, unless it is
-    of other weights than the new ones. fp16 is never alone: its fp32 sibling is made where there is
-    none of the same weights. `comparison_heads` turn the tower's differences into scores where
+    of other weights than the new ones. fp32 is always there: it is made where there is none of the
+    same weights. `comparison_heads` turn the tower's differences into scores where
     `heads` are not exported (seeded ones by default). `heads` after the contract's are served
     beside them, until heads are exported without them. `images` (n, 224, 224, 3) uint8 are what the
     parity check looks at, `source` the hand-written repository. `add_ons` are
@@ -85,7 +73,7 @@ def build_repository(
             made: dict[Profile, Exported] = {}
             if name == contract.CLIP_IMAGE.name and tower is not None:
                 scorers = (heads or comparison_heads or seeded_heads(0))[: added_heads.PUBLISHED]
-                profiles = _profiles_to_make(existing, tower, precisions)
+                profiles = profiles_to_make(existing, tower, precisions)
                 made = export_tower(version, tower, scorers, images, say, profiles)
                 _keep(existing, version, made, say, of=tower)
             elif makers and name in makers:
@@ -108,61 +96,6 @@ def build_repository(
             artifacts.annotate(stage)
             reports += [report for report, _ in made.values()]
     return reports
-
-
-def export_tower(
-    folder: Path,
-    tower: Tower,
-    heads: Sequence[HeadWeights],
-    images: parity.Pixels | None,
-    say: Say,
-    profiles: Sequence[Profile] = (DEFAULT_PROFILE,),
-) -> dict[Profile, Exported]:
-    """Write `clip_image` into `folder`, once a profile, and compare each with fp32 torch.
-
-    Raises ActivationError or ParityError.
-    """
-    from aesthetic_export.modules import AestheticHeads, ClipImage
-
-    layers = check_quick_gelu(tower.module)
-    module = ClipImage(tower.module)
-    pixels = samples.made_up_images() if images is None else images
-    scorer = parity.torch_scorer(AestheticHeads(heads))
-    reference: parity.FloatArray | None = None
-    made: dict[Profile, Exported] = {}
-    for profile in profiles:
-        known = provenance.tower_provenance(tower, profile)
-        half = profile.precision == "fp16"
-        say(f"exporting clip_image in {profile.precision} ({layers} layers, {tower.weights})")
-        exported = _half_of(module) if half else module
-        files = onnx_from_module(
-            exported,
-            contract.CLIP_IMAGE,
-            folder,
-            artifact=profile.artifact,
-            metadata=provenance.metadata_of(known),
-            external_data=True,  # ONNX Runtime loads it in half the time of one large file
-        )
-        check_quick_gelu_graph(files[0], layers)
-        if half:
-            check_half_graph(files[0])
-            say("looking at the range of every fp16 number")
-            known["fp16_ranges"] = _checked_ranges(exported, pixels)
-        say(f"comparing clip_image in {profile.precision} with its torch module")
-        if reference is None:
-            reference = parity.run_torch(module, pixels)[0]
-        report = parity.clip_image_parity(
-            parity.onnx_embedder(files[0]),
-            reference,
-            scorer,
-            pixels,
-            batches=[[0], [1], range(len(pixels))],
-            tolerance=parity.fp16_tolerance(scorer, reference) if half else parity.CLIP_IMAGE_FP32,
-            artifact=profile.artifact,
-            against="its fp32 torch module" if half else "its torch module",
-        )
-        made[profile] = report, certified(known, files, report)
-    return made
 
 
 def export_heads(folder: Path, heads: Sequence[HeadWeights], say: Say) -> Exported:
@@ -197,16 +130,6 @@ def export_heads(folder: Path, heads: Sequence[HeadWeights], say: Say) -> Export
     return report, certified(known, [*files, data], report)
 
 
-def certified(
-    known: provenance.Provenance, files: Sequence[Path], report: parity.Report
-) -> provenance.Provenance:
-    """The provenance with hashes and comparison. Raises ParityError for a report that is false."""
-    if not report:
-        raise parity.ParityError(report)
-    hashes = {path.name: sha256_of(path) for path in files}
-    return {**known, "artifact_sha256": hashes, "parity": report.as_dict()}
-
-
 def _outdated(
     target: Path,
     tower: Tower | None,
@@ -236,17 +159,6 @@ def _further_heads(target: Path, heads: Sequence[HeadWeights] | None, say: Say) 
     return names
 
 
-def _profiles_to_make(existing: Path, tower: Tower, precisions: Collection[str]) -> list[Profile]:
-    wanted = set(precisions)
-    kept = provenance.read_provenance(existing)
-    if not (
-        artifacts.has_artifact(existing, DEFAULT_PROFILE)
-        and provenance.same_tower(kept, provenance.tower_provenance(tower))
-    ):
-        wanted.add(DEFAULT_PROFILE.precision)
-    return [profile for profile in _ONNX_PROFILES if profile.precision in wanted]
-
-
 def _keep(
     existing: Path,
     version: Path,
@@ -269,22 +181,3 @@ def _keep(
 def _write(version: Path, made: dict[Profile, Exported]) -> None:
     for profile, (_, known) in made.items():
         provenance.write_provenance(version, known, profile)
-
-
-def _half_of(module: ClipImage) -> ClipImage:
-    from aesthetic_export.half import HalfTower
-    from aesthetic_export.modules import ClipImage
-
-    return ClipImage(HalfTower(module.tower))
-
-
-def _checked_ranges(module: ClipImage, pixels: parity.Pixels) -> dict[str, object]:
-    """Raises ExportError when the weights at hand lead out of fp16's range."""
-    import torch
-
-    from aesthetic_export.ranges import ranges_of
-
-    found = ranges_of(module, torch.from_numpy(pixels[:RANGE_IMAGES]))
-    if not found:
-        raise ExportError(f"these weights do not fit fp16: {found.summary()}")
-    return found.as_dict()

@@ -26,12 +26,13 @@ from aesthetic_client.contract import (
 from aesthetic_client.errors import InputError
 from aesthetic_export import artifacts, parity, provenance, samples
 from aesthetic_export.added_heads import heads_model, names_of
+from aesthetic_export.certification import Exported, Say, certified
 from aesthetic_export.cuda import Device, Gpu
 from aesthetic_export.files import sha256_of
 from aesthetic_export.onnx_export import data_name
-from aesthetic_export.repository import Exported, Say, certified
 from aesthetic_export.tensorrt_builder import Batches, OnPhase, PlanBuildError, plan_from_onnx
 from aesthetic_export.tensorrt_runner import PlanRunner
+from aesthetic_export.tolerances import tower_tolerance
 
 Phases = Callable[[], AbstractContextManager[OnPhase]]
 AGAINST = "the fp32 ONNX file"
@@ -142,7 +143,7 @@ class PlanMaker:
                 range(min(len(pixels), batches.max)),
                 [i % len(pixels) for i in range(batches.max)],
             ],
-            tolerance=parity.fp16_tolerance(scorer, reference),
+            tolerance=tower_tolerance(TENSORRT.precision, scorer, reference),
             artifact=TENSORRT.artifact,
             against=AGAINST,
         )

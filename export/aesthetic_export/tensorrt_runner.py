@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from aesthetic_client.contract import Model
 from aesthetic_export.cuda import Gpu
-from aesthetic_export.parity import FloatArray
+from aesthetic_export.measures import FloatArray
 from aesthetic_export.tensorrt_builder import PlanBuildError, make_logger
 
 

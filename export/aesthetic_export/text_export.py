@@ -19,9 +19,9 @@ from aesthetic_client.tokenizer import (
     default_vocabulary,
 )
 from aesthetic_export import parity, provenance
+from aesthetic_export.certification import Exported, Say, certified
 from aesthetic_export.files import sha256_of
 from aesthetic_export.onnx_export import check_quick_gelu_graph, onnx_from_module
-from aesthetic_export.repository import Exported, Say, certified
 from aesthetic_export.text_parity import text_parity
 from aesthetic_export.text_weights import write_text_weights
 from aesthetic_export.towers import Tower, check_quick_gelu

@@ -97,7 +97,8 @@ def test_a_config_is_matched_by_the_file_that_it_serves(both, tmp_path):
         ('platform: "onnxruntime_onnx"', "model.onnx"),
         ('platform: "tensorrt_plan"', "model.plan"),
         ('backend: "onnxruntime" default_model_filename: "model.fp16.onnx"', "model.fp16.onnx"),
-        ('backend: "python"', ""),
+        ('backend: "python"', "model.py"),
+        ('platform: "ensemble"', ""),
     ):
         config.write_text(text)
         assert artifacts._served_file(config) == served

@@ -27,6 +27,7 @@ from aesthetic_export.onnx_export import (
 )
 from aesthetic_export.ranges import LIMIT, ranges_of, run_watched
 from aesthetic_export.samples import made_up_images
+from aesthetic_export.tolerances import FP16_COSINE, tower_tolerance
 from aesthetic_export.towers import QUICK_GELU_FACTOR, VIT_L_14, ActivationError, Shape
 from towers import tiny_tower
 
@@ -111,7 +112,7 @@ def test_onnx_runtime_equals_fp32_torch_at_every_batch(half_onnx, batch):
     assert (found.dtype, found.shape) == (np.float32, (batch, 768))
     assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-6)
     expected = embeddings(ClipImage(tiny_tower().module), pixels)
-    assert cosines(found, expected).min() > parity.FP16_COSINE
+    assert cosines(found, expected).min() > FP16_COSINE
     assert np.abs(found - expected).max() > 1e-6  # it is fp16
 
 
@@ -151,7 +152,7 @@ def test_a_heads_tolerance_grows_with_how_much_it_magnifies(shared_data, tmp_pat
     heads = published_heads(FileStore(tmp_path, (shared_data / "heads",)))
     scorer = parity.torch_scorer(AestheticHeads(heads))
     reference = embeddings(ClipImage(tiny_tower().module), made_up_images(3))
-    tolerance = parity.fp16_tolerance(scorer, reference)
+    tolerance = tower_tolerance("fp16", scorer, reference)
     assert tolerance.of(contract.DEFAULT_HEAD.name) == pytest.approx(0.01)
     lengths = {
         head.source.name: np.linalg.norm(fold(head)[0])
@@ -201,11 +202,11 @@ def test_no_fp16_number_overflows_under_stress_and_scores_hold(stressed, scorer,
     assert found.operations > 40 * SMALL.layers
     assert 2000 < found.value < LIMIT / 10
     assert 2000 < found.sum < LIMIT / 10
-    tolerance = parity.fp16_tolerance(scorer, expected)
+    tolerance = tower_tolerance("fp16", scorer, expected)
     path, _ = onnx_from_module(half, contract.CLIP_IMAGE, tmp_path, external_data=True)
     by_onnx_runtime = parity.onnx_embedder(path)(pixels)
     for result in (output.numpy(), by_onnx_runtime):
-        assert cosines(result, expected).min() > parity.FP16_COSINE
+        assert cosines(result, expected).min() > FP16_COSINE
         for name, difference in score_differences(scorer, result, expected).items():
             assert difference <= tolerance.of(name), name
 
@@ -278,12 +279,12 @@ def test_the_full_depth_and_width_holds_under_stress(scorer):
     """24 layers of width 1024; the sums are in fp32, as on tensor cores."""
     tower, seen = stress_tower(VIT_L_14)
     assert 2900 < seen.stream < 3200
-    pixels = made_up_images(3)
+    pixels = made_up_images(2)
     expected = embeddings(ClipImage(tower.module), pixels)
     output, found = run_watched(ClipImage(HalfTower(tower.module)), torch.from_numpy(pixels))
     assert 2000 < found.value < LIMIT / 10
     assert found.sum < LIMIT / 10
-    assert cosines(output.numpy(), expected).min() > parity.FP16_COSINE
-    tolerance = parity.fp16_tolerance(scorer, expected)
+    assert cosines(output.numpy(), expected).min() > FP16_COSINE
+    tolerance = tower_tolerance("fp16", scorer, expected)
     for name, difference in score_differences(scorer, output.numpy(), expected).items():
         assert difference <= tolerance.of(name), name
