@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from aesthetic_serve import EmbeddedServer
+    from gradients import GradientExport
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,6 +62,14 @@ def full_repository(shared_data: Path, tmp_path_factory: pytest.TempPathFactory)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{target}\n"
     return target
+
+
+@pytest.fixture(scope="session")
+def gradient_export(tmp_path_factory: pytest.TempPathFactory) -> GradientExport:
+    """`aesthetic_gradient` of the tiny tower: its version folder, its report, its provenance."""
+    from gradients import export_tiny_gradient
+
+    return export_tiny_gradient(tmp_path_factory.mktemp("gradient"))
 
 
 @pytest.fixture(scope="session")

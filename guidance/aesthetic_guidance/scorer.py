@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
 
-from aesthetic_client import contract, paths
+from aesthetic_client import paths
 from aesthetic_client.contract import DEFAULT_HEAD, EMBEDDING_DIM
 from aesthetic_client.errors import InputError
 from aesthetic_client.pixels import CLIP_MEAN, CLIP_STD
@@ -21,14 +19,11 @@ from aesthetic_export import sources
 from aesthetic_export.cli import weights_folders
 from aesthetic_export.files import FileStore
 from aesthetic_export.heads import HeadWeights
-from aesthetic_export.modules import Affine, ReluMlp
 from aesthetic_export.towers import Tower
 from aesthetic_export.weights import parse_weights
 from aesthetic_guidance.frozen import FrozenTower, frozen, wide
+from aesthetic_guidance.head_modules import Vector, full_name, head_module
 from aesthetic_guidance.resize import resize_and_crop
-
-# Any 768 numbers are a head without a bias: an aesthetic embedding's scores are cosines.
-Vector: TypeAlias = torch.Tensor | npt.NDArray[Any] | Sequence[float]
 
 RANGE_SLACK = 1e-3  # a quarter of an 8-bit step: what arithmetic may leave outside of [0, 1]
 
@@ -68,7 +63,7 @@ class AestheticScorer(nn.Module):
     ) -> None:
         super().__init__()
         self.tower = FrozenTower(tower.module, dtype, checkpointing=checkpointing)
-        self.head = frozen(_module_of(head)).to(wide(dtype))
+        self.head = frozen(head_module(head)).to(wide(dtype))
         self.round_to_8bit = round_to_8bit
         self.weights = tower.weights
         self.head_name = head.source.name if isinstance(head, HeadWeights) else "vector"
@@ -106,12 +101,12 @@ class AestheticScorer(nn.Module):
         store = FileStore(cache or paths.cache_dir(), weights_folders(weights_dir))
         chosen: HeadWeights | Vector
         if isinstance(head, str):
-            name = _full_name(head)  # a misspelt one is told before anything is downloaded
+            name = full_name(head)  # a misspelt one is told before anything is downloaded
             choice = head_weights or ("auto" if spec.kind in ("auto", "seeded") else "published")
             heads = sources.load_heads(choice, store, warn)
             chosen = next(known for known in heads if known.source.name == name)
         else:
-            _module_of(head)
+            head_module(head)
             chosen = head
         return cls(
             sources.load_tower(spec, store, warn),
@@ -145,9 +140,7 @@ class AestheticScorer(nn.Module):
 
     def score_embeddings(self, embeddings: torch.Tensor) -> torch.Tensor:
         """(B, 768) of length 1 -> (B, 1) scores. Raises InputError for another shape."""
-        if embeddings.ndim != 2 or embeddings.shape[1] != EMBEDDING_DIM:
-            shape = tuple(embeddings.shape)
-            raise InputError(f"embeddings: expected (B, {EMBEDDING_DIM}), got {shape}")
+        check_embeddings(embeddings)
         with torch.autocast(self.device.type, enabled=False):
             scores: torch.Tensor = self.head(embeddings.to(self.device, self.mean.dtype))
             return scores.to(embeddings.device)
@@ -165,6 +158,13 @@ class AestheticScorer(nn.Module):
         device = fn(torch.empty(0, device=self.device)).device
         super()._apply(lambda tensor: tensor.to(device), recurse)  # type: ignore[no-untyped-call]
         return self
+
+
+def check_embeddings(embeddings: torch.Tensor) -> None:
+    """Raises InputError unless `embeddings` are (B, 768)."""
+    if embeddings.ndim != 2 or embeddings.shape[1] != EMBEDDING_DIM:
+        shape = tuple(embeddings.shape)
+        raise InputError(f"embeddings: expected (B, {EMBEDDING_DIM}), got {shape}")
 
 
 def check_images(images: torch.Tensor) -> None:
@@ -185,47 +185,3 @@ def check_images(images: torch.Tensor) -> None:
             f"images: expected values in [0, 1], got {low:.4g} to {high:.4g}: use images / 255 for "
             "0 to 255, (images + 1) / 2 for -1 to 1, images.clamp(0, 1) for a decoder's overshoots"
         )
-
-
-class VectorHead(nn.Module):
-    """(B, 768) -> (B, 1): the product with one vector."""
-
-    def __init__(self, vector: torch.Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(vector)
-
-    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        return (embedding * self.weight).sum(-1, keepdim=True)
-
-
-def _module_of(head: HeadWeights | Vector) -> nn.Module:
-    if isinstance(head, HeadWeights):
-        return ReluMlp(head) if head.source.kind == "relu_mlp" else Affine(head)
-    return VectorHead(_vector(head))
-
-
-def _vector(values: Vector) -> torch.Tensor:
-    """(768,) float64 of a vector or a (1, 768) row. Raises InputError."""
-    if isinstance(values, str):
-        raise InputError(f"head {values!r}: a head by name needs AestheticScorer.load")
-    if not isinstance(values, torch.Tensor):
-        try:
-            values = torch.from_numpy(np.array(values, dtype=np.float64))
-        except (TypeError, ValueError):
-            kind = type(values).__name__
-            raise InputError(f"head: expected {EMBEDDING_DIM} numbers, got {kind}") from None
-    tensor = values.detach().to("cpu", torch.float64)
-    if tuple(tensor.shape) not in ((EMBEDDING_DIM,), (1, EMBEDDING_DIM)):
-        raise InputError(f"head: expected {EMBEDDING_DIM} numbers, got shape {tuple(tensor.shape)}")
-    if not bool(tensor.isfinite().all()) or not bool(tensor.any()):
-        raise InputError("head: the vector has NaN or infinite numbers, or zeros only")
-    return tensor.flatten()
-
-
-def _full_name(name: str) -> str:
-    """A head's name by itself or by its tensor's. Raises InputError."""
-    for head in contract.HEADS:
-        if name in (head.name, head.output):
-            return head.name
-    known = ", ".join(head.name for head in contract.HEADS)
-    raise InputError(f"{name!r} is no head; use one of {known}, or a vector of {EMBEDDING_DIM}")

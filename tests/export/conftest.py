@@ -21,9 +21,7 @@ from torch import nn
 
 from aesthetic_client import contract
 from aesthetic_export import repository
-from aesthetic_export.gradient_export import export_gradient
 from aesthetic_export.half import HalfTower
-from aesthetic_export.heads import seeded_heads
 from aesthetic_export.modules import ClipImage
 from aesthetic_export.onnx_export import onnx_from_module
 from towers import tiny_tower
@@ -153,13 +151,6 @@ def half_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
         external_data=True,
     )
     return path
-
-
-@pytest.fixture(scope="session")
-def gradient_export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, dict[str, Any]]:
-    """`aesthetic_gradient` of the tiny tower: its version folder, its report, its provenance."""
-    folder = tmp_path_factory.mktemp("gradient")
-    return folder, *export_gradient(folder, tiny_tower(), seeded_heads(0))
 
 
 @pytest.fixture(scope="session")

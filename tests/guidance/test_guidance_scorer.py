@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scored_images import gradient, images, relative
 from torch import nn
 from torch.nn import functional
 
@@ -34,23 +35,6 @@ def tower() -> Tower:
 def heads(shared_data: Path, tmp_path_factory: pytest.TempPathFactory):
     store = FileStore(tmp_path_factory.mktemp("cache"), (shared_data / "heads",))
     return published_heads(store)
-
-
-def images(count: int = 2, height: int = 60, width: int = 80, dtype=torch.float32) -> torch.Tensor:
-    """Away from 0 and 1, so that nothing is clamped and small steps stay in range."""
-    generator = torch.Generator().manual_seed(count * height + width)
-    noise = torch.rand(count, 3, height // 5, width // 5, generator=generator, dtype=dtype)
-    return functional.interpolate(noise, scale_factor=5) * 0.4 + 0.3
-
-
-def gradient(scorer: AestheticScorer, pixels: torch.Tensor) -> torch.Tensor:
-    pixels = pixels.clone().requires_grad_()
-    (found,) = torch.autograd.grad(scorer.score(pixels).sum(), pixels)
-    return found
-
-
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
 
 
 def weights_of(scorer: nn.Module) -> list[torch.Tensor]:
