@@ -21,6 +21,7 @@ from aesthetic_curate.local_heads import LocalHeads, heads_file
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.samples import EMBEDDING_CHUNK_ROWS, EmbeddingChunk
 from aesthetic_curate.shards import Shard
+from aesthetic_curate.vectors import Blocks
 
 from .company import Ticks
 from .embedding_tables import KIND
@@ -34,6 +35,7 @@ Scores = np.ndarray[Any, Any]
 Way = Callable[[EmbeddingChunk], Scores]  # a chunk to the default head's scores
 
 LOCAL, LOCAL_ALL = "local heads, the default", "local heads, all five"
+LOCAL_ONE = "local heads, the default, on one thread"
 SERVED, SERVED_ALL = "server, the default head", "server, all five"
 TORCH = "torch loop: the default head's five layers"
 LOOP_BATCH = 4096
@@ -174,15 +176,16 @@ def _chunks(file: Path) -> Iterator[EmbeddingChunk]:
 def _ways(local: LocalHeads, client: Client) -> dict[str, Way]:
     default = contract.DEFAULT_HEAD
 
-    def here(heads: tuple[contract.Head, ...]) -> Way:
+    def here(heads: tuple[contract.Head, ...], blocks: Blocks = local.blocks) -> Way:
         def score(chunk: EmbeddingChunk) -> Scores:
-            scored = score_embedding_chunk(chunk, local.score_units, heads, blocks=local.blocks)
+            scored = score_embedding_chunk(chunk, local.score_units, heads, blocks=blocks)
             return scored.scores[default.output]
 
         return score
 
     return {
         LOCAL: here((default,)),
+        LOCAL_ONE: here((default,), Blocks(local.blocks.rows, 1)),
         LOCAL_ALL: here(local.heads),
         SERVED: lambda chunk: client.score_embeddings(chunk.embeddings),
         SERVED_ALL: lambda chunk: client.score_embeddings_by_head(chunk.embeddings)[default.name],

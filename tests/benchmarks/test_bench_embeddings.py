@@ -34,7 +34,7 @@ def test_every_way_scores_every_file_alike(
     assert {case["storage"] for case in cases} == {
         *("npy, float16", "npy, float32", "parquet, float32")
     }
-    assert len(cases) == 3 * 5
+    assert len(cases) == 3 * 6
     for case in cases:
         assert case["largest_difference_from_local"] <= 2e-5
         assert len(case["rounds"]) == 2
@@ -46,6 +46,7 @@ def test_every_way_scores_every_file_alike(
     )
     assert shown.stdout == done.stdout
     assert "| local heads, the default |" in done.stdout
+    assert "| local heads, the default, on one thread |" in done.stdout
 
 
 def test_a_repository_without_the_data_is_told_of(tmp_path: Path) -> None:

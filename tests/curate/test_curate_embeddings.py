@@ -246,6 +246,13 @@ def test_numbers_missing_within_a_row_are_nan(tmp_path: Path) -> None:
     assert chunk.problems == {}
 
 
+@pytest.mark.parametrize("first", [0, 7, 99_995, 999_999_990, 999_999_995, 10**12])
+def test_rows_are_numbered_with_nine_digits_or_more(first: int) -> None:
+    keys = embedding_tables.numbered_keys(first, 10)
+    assert keys == [str(number).zfill(9) for number in range(first, first + 10)]
+    assert all(type(key) is str for key in keys)
+
+
 def test_keys_from_their_column_or_the_rows_number(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     column = pa.FixedSizeListArray.from_arrays(unit_embeddings(3).ravel(), 768)
