@@ -1,0 +1,258 @@
+"""Images a second and core: the reference's transform by Pillow, and the ways of this project."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import numpy.typing as npt
+
+from aesthetic_client import _jpeg
+from aesthetic_client.contract import IMAGE_SIZE
+from aesthetic_client.pixels import PixelOptions, prepare_pixels
+
+from .company import Ticks
+from .errors import BenchError
+from .inputs import load_images
+from .machine import versions
+from .preprocessing_tables import EXACT, FAST, KIND, PILLOW_ONLY, REFERENCE
+from .records import Begun
+from .torch_loop import head_module, load_tower
+
+Say = Callable[[str], None]
+Pixels = npt.NDArray[np.uint8]
+Way = Callable[[bytes], Pixels]
+
+SHAPE = (4, 3)  # width to height, as most cameras have it
+QUALITY = 90  # JPEG, 4:2:0
+METHOD = (
+    "Each picture is mirrored until it fills the size, so that its finest detail stays what it "
+    "was, and encoded. One round runs every way over every file, one after the other, each for the "
+    "seconds of a case; the medians of the rounds count. cpu_ms: processor time of the process, "
+    "threads of the linear algebra library included; images_per_s_per_core is its inverse. The "
+    "reference opens, resizes, crops and converts with Pillow as OpenAI CLIP's transform does."
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run. `images` is a folder of pictures, None for made-up ones; `weights` of the tower."""
+
+    images: Path | None = None
+    megapixels: tuple[float, ...] = (1, 2, 4, 8, 12)
+    formats: tuple[str, ...] = ("JPEG", "PNG")
+    seconds: float = 1.0
+    rounds: int = 5
+    weights: str | None = None  # None: no scores are compared
+
+
+@dataclass(frozen=True)
+class Files:
+    """The same pictures in one size and format."""
+
+    megapixels: float
+    format: str
+    data: tuple[bytes, ...]
+
+
+def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
+    """The record of one run. Raises BenchError."""
+    begun = Begun()
+    with TemporaryDirectory(prefix="aesthetic-bench-") as scratch:
+        images = load_images(settings.images, Path(scratch))
+        pictures = [_rgb(file) for file in images.files]
+    say("encoding")
+    groups = [
+        encode(pictures, megapixels, kind)
+        for kind in settings.formats
+        for megapixels in settings.megapixels
+    ]
+    cases = [_Case(files, way) for files in groups for way in WAYS]
+    for case in cases:
+        case.compare()
+    for number in range(settings.rounds):
+        for case in cases:
+            say(f"round {number + 1}: {case.files.format}, {case.files.megapixels} MP, {case.way}")
+            case.measure(settings.seconds)
+    drift = None
+    if settings.weights is not None:
+        say("scoring")
+        drift = score_drift(groups, settings.weights)
+    return begun.record(
+        KIND,
+        METHOD,
+        {**versions("none", "none"), "simplejpeg": _version("simplejpeg")},
+        parameters={
+            "images": {"origin": images.origin, "count": len(pictures)},
+            "megapixels": list(settings.megapixels),
+            "jpeg_quality": QUALITY,
+            "seconds": settings.seconds,
+            "rounds": settings.rounds,
+        },
+        cases=[case.as_dict() for case in cases],
+        score_drift=drift,
+    )
+
+
+class _Case:
+    """One way over the files of one size and format, round by round."""
+
+    def __init__(self, files: Files, way: str) -> None:
+        self.files, self.way = files, way
+        self._difference: dict[str, float] = {}
+        self._rounds: list[dict[str, float]] = []
+
+    def compare(self) -> None:
+        """Pixels against the reference's. Raises BenchError where an exact way has others."""
+        found = np.stack([WAYS[self.way](data) for data in self.files.data]).astype(int)
+        off = np.abs(found - np.stack([reference(data) for data in self.files.data]))
+        self._difference = {"mean": float(off.mean()), "largest": float(off.max())}
+        if off.any() and self.way != FAST:
+            raise BenchError(f"{self.way} has other pixels than the reference: {self._difference}")
+
+    def measure(self, seconds: float) -> None:
+        way, done, ticks = WAYS[self.way], 0, Ticks.now()
+        begin, begin_cpu = time.perf_counter(), time.process_time()
+        while not done or time.perf_counter() - begin < seconds:
+            for data in self.files.data:
+                way(data)
+            done += len(self.files.data)
+        cpu_s, wall_s = time.process_time() - begin_cpu, time.perf_counter() - begin
+        self._rounds.append(
+            {
+                "cpu_ms": 1e3 * cpu_s / done,
+                "wall_ms": 1e3 * wall_s / done,
+                "images_per_s_per_core": done / cpu_s,
+                **Ticks.now().company_since(ticks),
+            }
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        medians = {
+            name: statistics.median(one[name] for one in self._rounds) for name in self._rounds[0]
+        }
+        return {
+            "megapixels": self.files.megapixels,
+            "format": self.files.format,
+            "mean_file_kb": float(np.mean([len(data) for data in self.files.data])) / 1e3,
+            "way": self.way,
+            **medians,
+            "pixel_difference": self._difference,
+            "rounds": self._rounds,
+        }
+
+
+def reference(data: bytes) -> Pixels:
+    """OpenAI CLIP's transform up to ToTensor, by Pillow alone."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        short = min(image.size)
+        width, height = (IMAGE_SIZE * side // short for side in image.size)
+        left, top = (round((side - IMAGE_SIZE) / 2) for side in (width, height))
+        resized = image.resize((width, height), Image.Resampling.BICUBIC)
+        kept = resized.crop((left, top, left + IMAGE_SIZE, top + IMAGE_SIZE))
+        return np.asarray(kept.convert("RGB"))
+
+
+def encode(pictures: list[Pixels], megapixels: float, kind: str) -> Files:
+    """The pictures in that size, encoded."""
+    from PIL import Image
+
+    unit = (megapixels * 1e6 / (SHAPE[0] * SHAPE[1])) ** 0.5
+    width, height = round(SHAPE[0] * unit), round(SHAPE[1] * unit)
+    options = {"quality": QUALITY} if kind == "JPEG" else {}
+    encoded = []
+    for picture in pictures:
+        lacking = max(0, height - picture.shape[0]), max(0, width - picture.shape[1])
+        padding = ((0, lacking[0]), (0, lacking[1]), (0, 0))
+        filled = np.pad(picture, padding, mode="symmetric")[:height, :width]
+        target = io.BytesIO()
+        Image.fromarray(filled).save(target, kind, **options)
+        encoded.append(target.getvalue())
+    return Files(megapixels, kind, tuple(encoded))
+
+
+def score_drift(groups: list[Files], weights: str) -> dict[str, Any]:
+    """What `fast` changes in the default head's score, by size of the JPEGs."""
+    import torch
+
+    tower, head = load_tower({"weights": weights}), head_module(0)
+
+    def scores(files: Files, way: str) -> npt.NDArray[np.float32]:
+        pixels = torch.from_numpy(np.stack([WAYS[way](data) for data in files.data]))
+        with torch.no_grad():
+            features = tower.module(_normalised(pixels))
+            found: npt.NDArray[np.float32] = head(
+                features / features.norm(dim=-1, keepdim=True)
+            ).numpy()
+        return found
+
+    drift = []
+    for files in (files for files in groups if files.format == "JPEG"):
+        exact, fast = scores(files, EXACT), scores(files, FAST)
+        off = np.abs(fast - exact)
+        drift.append(
+            {
+                "megapixels": files.megapixels,
+                "mean": float(off.mean()),
+                "largest": float(off.max()),
+                "sd_between_images": float(exact.std()),
+            }
+        )
+    return {"weights": weights, "head": "seeded", "by_size": drift}
+
+
+def _normalised(pixels: Any) -> Any:
+    """(n, 224, 224, 3) uint8 to CLIP's input."""
+    import torch
+
+    from aesthetic_client.pixels import CLIP_MEAN, CLIP_STD
+
+    return ((pixels.float() / 255 - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)).permute(
+        0, 3, 1, 2
+    )
+
+
+def _rgb(file: Path) -> Pixels:
+    from PIL import Image
+
+    with Image.open(file) as image:
+        return np.array(image.convert("RGB"))
+
+
+@contextmanager
+def _without_simplejpeg() -> Iterator[None]:
+    with patch.object(_jpeg, "_simplejpeg", lambda: None):
+        yield
+
+
+def _pillow_only(data: bytes) -> Pixels:
+    with _without_simplejpeg():
+        return prepare_pixels(data)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+_FAST_OPTIONS = PixelOptions(mode="fast")
+WAYS: dict[str, Way] = {
+    REFERENCE: reference,
+    EXACT: prepare_pixels,
+    PILLOW_ONLY: _pillow_only,
+    FAST: lambda data: prepare_pixels(data, _FAST_OPTIONS),
+}
