@@ -38,9 +38,12 @@ export: $(VENV)/.demo
 serve: $(VENV)/.demo
 	$(BIN)/aesthetic serve $(SERVE_ARGS)
 
+# QUICK=1: a small run, to look, not to claim.
+BENCH = $(if $(IMAGES),--images $(IMAGES)) $(if $(QUICK),--quick)
 bench: $(VENV)/.test
 	$(BIN)/aesthetic export --weights auto --if-missing
-	$(BIN)/python benchmarks/serving.py $(if $(IMAGES),--images $(IMAGES)) $(BENCH_ARGS)
+	$(BIN)/python benchmarks/serving.py $(BENCH) $(BENCH_ARGS)
+	$(BIN)/python benchmarks/engines.py $(BENCH) $(ENGINES_ARGS)
 
 clean:
 	rm -rf $(VENV) build

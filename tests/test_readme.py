@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -117,3 +118,16 @@ def test_the_benchmark_table_comes_from_its_results() -> None:
         check=True,
     ).stdout
     assert block and report.startswith(block)
+
+
+def test_the_engines_table_and_plot_come_from_their_results() -> None:
+    results = ROOT / "benchmarks" / "results" / "engines-cpu.json"
+    if not results.is_file():
+        assert "engines-cpu" not in README, "README shows figures whose results are not here"
+        return
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from aesthetic_bench import engine_plot, engine_tables
+
+    record = json.loads(results.read_text())
+    assert engine_tables.readme_block(record) in README
+    assert engine_plot.svg(record) == results.with_suffix(".svg").read_text()

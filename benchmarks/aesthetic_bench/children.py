@@ -41,7 +41,7 @@ def run_child(
     except subprocess.TimeoutExpired:
         raise BenchError(f"{name} did not end within {timeout_s:.0f} s") from None
     finally:
-        _end(child)
+        end_child(child)
     if child.returncode != 0:
         lines = "\n".join(output.strip().splitlines()[-LAST_LINES:])
         raise BenchError(f"{name} ended with code {child.returncode}; its last lines:\n{lines}")
@@ -58,18 +58,21 @@ def run_module(
     ask, answer = scratch / f"{module}-task.json", scratch / f"{module}-result.json"
     ask.write_text(json.dumps(task), "utf-8")
     answer.unlink(missing_ok=True)
-    inherited = os.environ.get("PYTHONPATH")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(HERE), *([inherited] if inherited else [])]),
-    }
     command = [sys.executable, "-m", f"aesthetic_bench.{module}", str(ask), str(answer)]
-    run_child(command, timeout_s=timeout_s, environment=environment)
+    run_child(command, timeout_s=timeout_s, environment=child_environment())
     result: dict[str, Any] = json.loads(answer.read_text("utf-8"))
     return result
 
 
-def _end(child: subprocess.Popen[str]) -> None:
+def child_environment() -> dict[str, str]:
+    """This process's environment, in which a child finds `aesthetic_bench` too."""
+    inherited = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([str(HERE), *([inherited] if inherited else [])])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def end_child(child: subprocess.Popen[str]) -> None:
+    """End a child that still runs, by its id, and close what it was read from."""
     if child.poll() is None:
         child.terminate()
         try:

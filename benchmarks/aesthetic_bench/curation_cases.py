@@ -21,6 +21,7 @@ from PIL import Image
 from .client_cases import cpu_s
 from .instant_server import InstantServer
 from .machine import versions
+from .memory import family
 from .records import Begun
 
 KIND = "curation-cpu"
@@ -94,7 +95,7 @@ def score(folder: Path, server: InstantServer, settings: Settings) -> dict[str, 
     memory: list[tuple[float, float]] = []
     spent_s: dict[int, float] = {}
     while run.poll() is None:
-        processes = [run.pid, *_descendants(run.pid)]
+        processes = family(run.pid)
         memory.append((time.perf_counter() - begun_s, sum(map(_resident_mib, processes))))
         for process in processes:
             try:
@@ -136,18 +137,6 @@ def _memory(points: list[tuple[float, float]]) -> dict[str, Any]:
         "late_over_early": float(late.mean() / early.mean()),
         "points": [[round(at, 1), round(mib, 1)] for at, mib in points[::step]],
     }
-
-
-def _descendants(process: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{process}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in task.read_text().split()]
-        except OSError:
-            continue
-        for child in children:
-            found += [child, *_descendants(child)]
-    return found
 
 
 def _resident_mib(process: int) -> float:

@@ -22,12 +22,12 @@ from .measurements import Rate
 ROUND_IMAGES = 8  # a batch size's turn: so many images, then the next size
 
 
-def model_config(model_folder: Path) -> dict[str, Any]:
-    """A model's `config.pbtxt`, as Triton hands it to its backends."""
+def model_config(model_folder: Path, file: str = "config.pbtxt") -> dict[str, Any]:
+    """A model's `config.pbtxt`, or a profile's, as Triton hands it to its backends."""
     from google.protobuf import json_format, text_format
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-    text = (model_folder / "config.pbtxt").read_text("utf-8")
+    text = (model_folder / file).read_text("utf-8")
     config: dict[str, Any] = json_format.MessageToDict(
         text_format.Parse(text, ModelConfig()), preserving_proto_field_name=True
     )
@@ -64,27 +64,37 @@ def cycled_batches(count: int) -> Callable[[int], list[int]]:
     return lambda size: [next(positions) for _ in range(size)]
 
 
-def measure(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Task: model_folder, pixels (.npy), embeddings (.npy, written), batches, seconds."""
+def open_session(folder: Path, config: Mapping[str, Any]) -> tuple[Callable[[Any], Any], int]:
+    """A function from pixels to embeddings, by the session that Triton's backend would open.
+
+    Also the threads it was asked for; 0: one a core.
+    """
     import onnxruntime
 
     from aesthetic_serve.backends.onnxruntime.options import run_options, session_options
     from aesthetic_serve.backends.onnxruntime.translation import DEFAULT_FILE
     from aesthetic_serve.backends.signature import artifact
 
-    folder = Path(task["model_folder"])
-    config = model_config(folder)
-    options = session_options(config)
+    options, how = session_options(config), run_options(config)
     path = artifact(config, str(folder), latest_version(folder), DEFAULT_FILE)
-    begin = time.perf_counter()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    load_s = time.perf_counter() - begin
-    pixels = np.load(task["pixels"])
     names = [output["name"] for output in config["output"]]
-    how = run_options(config)
 
     def run(batch: Any) -> Any:
         return session.run(names, {config["input"][0]["name"]: batch}, how)[0]
+
+    return run, options.intra_op_num_threads
+
+
+def measure(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Task: model_folder, pixels (.npy), embeddings (.npy, written), batches, seconds."""
+
+    folder = Path(task["model_folder"])
+    config = model_config(folder)
+    begin = time.perf_counter()
+    run, threads = open_session(folder, config)
+    load_s = time.perf_counter() - begin
+    pixels = np.load(task["pixels"])
 
     def run_next(size: int) -> Any:
         return run(pixels[take(size)])
@@ -98,7 +108,7 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     before = Ticks.now()
     rates = time_batches(run_next, batches, task["seconds"])
     return {
-        "intra_op_threads_asked": options.intra_op_num_threads,  # 0: one a core
+        "intra_op_threads_asked": threads,
         "load_s": load_s,
         **Ticks.now().company_since(before),
         "rates": [rate.as_dict() for rate in rates],

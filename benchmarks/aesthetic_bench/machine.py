@@ -12,8 +12,10 @@ from pathlib import Path
 DISTRIBUTIONS = {
     "aesthetic_triton": "aesthetic-triton",
     "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
     "torch": "torch",
     "open_clip": "open_clip_torch",
+    "transformers": "transformers",
     "numpy": "numpy",
     "pillow": "Pillow",
     "tritonclient": "tritonclient",

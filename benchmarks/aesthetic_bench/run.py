@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,7 @@ from .children import run_module
 from .inputs import load_images
 from .machine import machine, versions
 from .perf_analyzer import PerfAnalyzer
+from .provenance import read_provenance, weights_of
 from .served import Sweeps
 from .settings import BARE, HEADS, SCHEMA, START, STOP, TORCH, TORCH_BATCHES, Settings
 from .statistics import Server
@@ -63,7 +63,7 @@ class Run:
 
         Raises BenchError, or a ServeError where the server cannot be run.
         """
-        self._provenance = _read_provenance(self._settings.repository)
+        self._provenance = read_provenance(self._settings.repository)
         self._images = load_images(self._settings.images, self._scratch)
         np.save(self._scratch / "pixels.npy", self._images.pixels)
         actions = {
@@ -102,7 +102,7 @@ class Run:
             "method": METHOD,
             "ratios": figures.ratios(self._served, self._bare, self._torch, instances),
             "saturation": points,
-            "weights": _weights(self._provenance),
+            "weights": weights_of(self._provenance),
             "machine": self._machine,
             "versions": versions(self._facts["triton"], self._analyzer.version),
             "parameters": {
@@ -199,34 +199,6 @@ def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
     """The record of one run. Raises BenchError, or a ServeError where Triton cannot be run."""
     with TemporaryDirectory(prefix="aesthetic-bench-") as scratch:
         return Run(settings, Path(scratch), say).record()
-
-
-def _read_provenance(repository: Path) -> dict[str, str]:
-    """What `aesthetic export` wrote into the tower's config; empty where there is no repository,
-    which starting the server will explain better."""
-    from .engine import model_config
-    from .errors import BenchError
-
-    if not (repository / TOWER / "config.pbtxt").is_file():
-        raise BenchError(
-            "there is no servable model repository at the given place; make it with: "
-            "aesthetic export, or name another one with --repository"
-        )
-    parameters = model_config(repository / TOWER).get("parameters", {})
-    prefix = contract.PROVENANCE_PREFIX
-    return {
-        key.removeprefix(prefix): value["string_value"]
-        for key, value in parameters.items()
-        if key.startswith(prefix)
-    }
-
-
-def _weights(provenance: Mapping[str, str]) -> dict[str, str]:
-    kept = ("weights", "source", "weights_sha256", "precision", "preprocessing", "artifact_sha256")
-    found = {key: provenance[key] for key in kept if key in provenance}
-    found.setdefault("weights", "unknown: the repository does not say")
-    hashes = found.get("artifact_sha256")
-    return {**found, "artifact_sha256": json.loads(hashes)} if hashes else found
 
 
 def _instances(config: Mapping[str, Any]) -> int:

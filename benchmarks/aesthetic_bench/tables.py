@@ -55,18 +55,21 @@ def introduction(record: Record) -> list[str]:
         f"{record['date_utc']}, commit {versions['git_commit'] or 'unknown'}"
         + (", a quick run: see the full one for claims" if record["parameters"]["quick"] else ""),
     ]
-    company = max(
-        run["other_processes_share_of_cpu"] + run["stolen_share_of_cpu"]
-        for run in (*record["bare_engine"], *record["torch_loop"]["runs"])
-    )
-    if company > QUIET_SHARE:
-        lines.append(
-            f"NOT A QUIET MACHINE: others took up to {company:.0%} of its processors while the "
-            "loops ran; these figures are no ground for claims"
-        )
+    lines += quiet_warning((*record["bare_engine"], *record["torch_loop"]["runs"]))
     if reason := record["torch_loop"].get("skipped"):
         lines.append(f"no torch loop: {reason}")
     return lines
+
+
+def quiet_warning(runs: Sequence[Record]) -> list[str]:
+    """A line where others took part of the machine while any of these loops ran."""
+    company = max(run["other_processes_share_of_cpu"] + run["stolen_share_of_cpu"] for run in runs)
+    if company <= QUIET_SHARE:
+        return []
+    return [
+        f"NOT A QUIET MACHINE: others took up to {company:.0%} of its processors while the "
+        "loops ran; these figures are no ground for claims"
+    ]
 
 
 def markdown(record: Record) -> str:
@@ -89,12 +92,12 @@ def render_markdown(lines: Sequence[str], tables: Sequence[Table]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def rich_tables(record: Record) -> Iterator[rich.table.Table]:
+def rich_tables(tables: Sequence[Table]) -> Iterator[rich.table.Table]:
     """The same for a terminal."""
     import rich.table
     from rich.text import Text
 
-    for table in tables(record):
+    for table in tables:
         shown = rich.table.Table(title=table.title, title_justify="left")
         for index, column in enumerate(table.columns):
             shown.add_column(Text(column), justify="right" if index else "left", no_wrap=not index)

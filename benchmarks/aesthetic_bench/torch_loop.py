@@ -120,7 +120,7 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     files: list[str] = task["files"]
     engine = np.load(task["embeddings"])
     for some in (files[:1], files):  # one first: a wrong model is found without running it on all
-        cosine = _lowest_cosine(score(some)[0].numpy(), engine[: len(some)])
+        cosine = lowest_cosine(score(some)[0].numpy(), engine[: len(some)])
         if not cosine >= SAME_WORK_COSINE:
             return {"skipped": f"another model than the one served (cosine {cosine:.4f})"}
     take = cycled_batches(len(files))
@@ -139,7 +139,8 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _lowest_cosine(ours: Any, theirs: Any) -> float:
+def lowest_cosine(ours: Any, theirs: Any) -> float:
+    """Of the rows of two (n, 768) arrays of vectors of any length."""
     a, b = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(np.min((a * b).sum(axis=1) / lengths))

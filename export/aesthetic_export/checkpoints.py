@@ -41,7 +41,7 @@ VISION = Naming(
     index_buffer="vision_model.embeddings.position_ids",
 )
 # transformers' name -> open_clip's within layer i, on both sides.
-_INNER = {
+INNER = {
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
     "self_attn.out_proj": "attn.out_proj",
@@ -118,7 +118,7 @@ def from_transformers(
             if module in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
                 parts.setdefault(f"{block}attn.in_proj_{kind}", {})[module[10]] = tensor
             else:
-                tower[f"{block}{_INNER.get(module, module)}.{kind}"] = tensor
+                tower[f"{block}{INNER.get(module, module)}.{kind}"] = tensor
         elif name.startswith(naming.root) and name != naming.index_buffer:
             tower[name] = tensor  # unknown: strict loading will name it
     for name, qkv in parts.items():

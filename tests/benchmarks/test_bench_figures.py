@@ -88,7 +88,7 @@ def test_a_busy_machine_is_told(record: dict[str, Any]) -> None:
 
 def test_terminal_tables_show_what_the_markdown_shows(record: dict[str, Any]) -> None:
     console = Console(file=io.StringIO(), width=200)
-    for table in tables.rich_tables(record):
+    for table in tables.rich_tables(tables.tables(record)):
         console.print(table)
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
