@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,16 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from towers import build_tiny_repository
 
     return build_tiny_repository(tmp_path_factory.mktemp("tiny") / "repository")
+
+
+@pytest.fixture(scope="session")
+def tiny_cpu_repository(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tiny repository with the profiles bf16 and int8."""
+    from towers import add_cpu_profiles
+
+    return add_cpu_profiles(
+        shutil.copytree(tiny_repository, tmp_path_factory.mktemp("tiny-cpu") / "repository")
+    )
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from aesthetic_export import tolerances
 from aesthetic_export.files import FileStore
 from aesthetic_export.heads import published_heads, seeded_heads
 from aesthetic_export.repository import build_repository
@@ -43,4 +45,13 @@ def build_tiny_repository(target: Path, heads_dir: Path | None = None, *, seed: 
     else:
         heads = published_heads(FileStore(target.parent / f".{target.name}-cache", (heads_dir,)))
     build_repository(target, tower=tiny_tower(seed), heads=heads)
+    return target
+
+
+def add_cpu_profiles(target: Path) -> Path:
+    """Export the tiny tower in bf16 and int8 too; returns `target`."""
+    with pytest.MonkeyPatch.context() as patch:
+        # 64 channels quantise more roughly than 1024 do.
+        patch.setitem(tolerances._LIMITS, "int8", (1.0, 0.8))
+        build_repository(target, tower=tiny_tower(), precisions=["bf16", "int8"])
     return target

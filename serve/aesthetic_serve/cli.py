@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from aesthetic_client import contract
 from aesthetic_client.paths import default_repository
+from aesthetic_serve.profiles import slow_here
 from aesthetic_serve.server import START_TIMEOUT_S, EmbeddedServer
 
 GRPC_PORT, HTTP_PORT, METRICS_PORT = 8001, 8000, 8002  # Triton's own defaults
@@ -51,7 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds until the first score (default: %(default)g)",
     )
-    parser.add_argument(
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--profile",
+        choices=tuple(contract.CPU_PROFILES),
+        help="the image tower's precision: fp32 (the default), or, once `aesthetic export "
+        "--precision` has added them, bf16 or int8, which are faster and a little off",
+    )
+    chosen.add_argument(
         "--config-name",
         metavar="NAME",
         help="use each model's configs/NAME.pbtxt over its config.pbtxt",
@@ -62,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a clean stop. Raises a ServeError where it cannot."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     _report_restarts()
+    profile = contract.CPU_PROFILES[arguments.profile] if arguments.profile else None
     server = EmbeddedServer(
         arguments.repository,
         grpc_port=arguments.grpc_port,
@@ -69,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         metrics_port=arguments.metrics_port,
         log_file=arguments.log_file,
         start_timeout_s=arguments.start_timeout,
-        config_name=arguments.config_name,
+        config_name=profile.name if profile else arguments.config_name,
     )
     with _stop_signals():
         try:
@@ -107,6 +117,25 @@ def _weights(server: EmbeddedServer) -> Iterator[str]:
             yield f"WARNING: {model} has weights: {contract.SEEDED_WEIGHTS}"
         elif weights:
             yield f"  {model}: {weights}" + (f", sha256 {sha256[:12]}" if sha256 != "null" else "")
+        yield from _precision(model, provenance)
+
+
+def _precision(model: str, provenance: Mapping[str, str]) -> Iterator[str]:
+    """How far a faster profile was off when it was exported, and whether it is faster here."""
+    precision = provenance.get("precision", "")
+    if precision not in contract.CPU_PROFILES or not contract.CPU_PROFILES[precision].name:
+        return
+    parity = json.loads(provenance.get("parity", "{}"))
+    score = parity.get("scores", {}).get(contract.DEFAULT_HEAD.name, {})
+    off = ""
+    if "max" in score:
+        off = (
+            f": scores within {score['max']:.2g} of fp32's, {score['mean']:.2g} on average, "
+            f"over {parity['items']} {parity['inputs']}"
+        )
+    yield f"  {model} is {precision}{off}"
+    if reason := slow_here(precision):
+        yield f"WARNING: {reason}"
 
 
 def _report_restarts() -> None:

@@ -54,7 +54,7 @@ def _missing(repository: Path, model: contract.Model, models: frozenset[str]) ->
     # model.onnx, or model.plan under a GPU's config; a `.data` beside it is not the model itself.
     wanted = "model.py" if model == contract.PREPROCESS else "model.onnx"
     files = [f for v in _versions(repository / model.name) for f in v.glob("model.*")]
-    if not any(file.suffix in (".py", ".onnx", ".plan") for file in files):
+    if not any(file.suffix in (".py", ".onnx", ".plan", ".xml") for file in files):
         yield f"{model.name}/1/{wanted}"
 
 

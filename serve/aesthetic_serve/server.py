@@ -15,6 +15,7 @@ from aesthetic_serve.logs import last_lines
 from aesthetic_serve.ports import choose_ports
 from aesthetic_serve.preflight import locate_server
 from aesthetic_serve.probe import Probe
+from aesthetic_serve.profiles import check_profile
 from aesthetic_serve.readiness import StoppedError, wait_until_ready
 from aesthetic_serve.repository import check_repository
 from aesthetic_serve.supervisor import Policy, Supervisor
@@ -67,6 +68,7 @@ class EmbeddedServer:
         if self._plan is not None:
             raise ServeError("this server was started already; make another one")
         self._models = check_repository(self._repository, self._config_name)
+        check_profile(self._repository, self._config_name)
         wheel = locate_server()
         ports = choose_ports(*self._asked_ports)
         runs.sweep_dead_runs()

@@ -18,7 +18,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from aesthetic_client import contract
 from aesthetic_client.contract import BF16, CLIP_IMAGE, DEFAULT_PROFILE, INT8, Profile
 from aesthetic_client.errors import InputError
-from aesthetic_export import cli, openvino_export, samples, sources, tolerances, tower_export
+from aesthetic_export import cli, openvino_export, samples, sources, tower_export
 from aesthetic_export.files import sha256_of
 from aesthetic_export.measures import distinct, rank_correlation
 from aesthetic_export.modules import ClipImage
@@ -35,32 +35,26 @@ def hashes(repository: Path) -> dict[str, str]:
     return {name: sha256_of(repository / "clip_image/1" / name) for name in FP32_FILES}
 
 
-@pytest.fixture(scope="module")
-def every(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = shutil.copytree(tiny_repository, tmp_path_factory.mktemp("every") / "repository")
-    with pytest.MonkeyPatch.context() as patch:
-        # 64 channels quantise more roughly than 1024 do.
-        patch.setitem(tolerances._LIMITS, "int8", (1.0, 0.8))
-        build_repository(target, tower=tiny_tower(), precisions=["bf16", "int8"])
-    return target
-
-
 def known_of(repository: Path, profile: Profile) -> dict[str, Any]:
     text = (repository / "clip_image/1" / profile.provenance_file).read_text()
     found: dict[str, Any] = json.loads(text)
     return found
 
 
-def test_the_fp32_files_stay_as_they_were_to_the_byte(tiny_repository: Path, every: Path) -> None:
-    assert hashes(every) == hashes(tiny_repository)
-    assert (every / "clip_image/config.pbtxt").read_bytes() == (
+def test_the_fp32_files_stay_as_they_were_to_the_byte(
+    tiny_repository: Path, tiny_cpu_repository: Path
+) -> None:
+    assert hashes(tiny_cpu_repository) == hashes(tiny_repository)
+    assert (tiny_cpu_repository / "clip_image/config.pbtxt").read_bytes() == (
         tiny_repository / "clip_image/config.pbtxt"
     ).read_bytes()
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
-def test_a_profile_says_where_its_numbers_come_from(every: Path, profile: Profile) -> None:
-    known, folder = known_of(every, profile), every / "clip_image" / "1"
+def test_a_profile_says_where_its_numbers_come_from(
+    tiny_cpu_repository: Path, profile: Profile
+) -> None:
+    known, folder = known_of(tiny_cpu_repository, profile), tiny_cpu_repository / "clip_image" / "1"
     assert known["precision"] == profile.name and known["weights"] == contract.SEEDED_WEIGHTS
     files = (f"model.{profile.name}.xml", f"model.{profile.name}.bin")
     assert known["artifact_sha256"] == {name: sha256_of(folder / name) for name in files}
@@ -69,7 +63,7 @@ def test_a_profile_says_where_its_numbers_come_from(every: Path, profile: Profil
     calibration = {"calibration": "16 made-up images"} if profile is INT8 else {}
     assert {key: known[key] for key in known if key == "calibration"} == calibration
     config = text_format.Parse(
-        (every / "clip_image" / profile.config_file).read_text(), ModelConfig()
+        (tiny_cpu_repository / "clip_image" / profile.config_file).read_text(), ModelConfig()
     )
     assert config.parameters["provenance.precision"].string_value == profile.name
     model: Any = openvino.Core().read_model(folder / profile.artifact)
@@ -77,8 +71,8 @@ def test_a_profile_says_where_its_numbers_come_from(every: Path, profile: Profil
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
-def test_the_report_is_in_scores_of_every_head(every: Path, profile: Profile) -> None:
-    report = known_of(every, profile)["parity"]
+def test_the_report_is_in_scores_of_every_head(tiny_cpu_repository: Path, profile: Profile) -> None:
+    report = known_of(tiny_cpu_repository, profile)["parity"]
     assert report["passed"] is True and report["reference"] == "its fp32 torch module"
     assert report["items"] == samples.MANY_MADE_UP and report["inputs"] == "made-up images"
     assert contract.SEEDED_WEIGHTS in report["remark"]
@@ -89,10 +83,12 @@ def test_the_report_is_in_scores_of_every_head(every: Path, profile: Profile) ->
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
-def test_the_files_compute_the_tower_as_they_are_served(every: Path, profile: Profile) -> None:
+def test_the_files_compute_the_tower_as_they_are_served(
+    tiny_cpu_repository: Path, profile: Profile
+) -> None:
     pixels = made_up_images(3)
     expected = ClipImage(tiny_tower().module)(torch.from_numpy(pixels)).numpy()
-    path = every / "clip_image" / "1" / profile.artifact
+    path = tiny_cpu_repository / "clip_image" / "1" / profile.artifact
     found = openvino_export.openvino_embedder(path)(pixels)
     differences = np.linalg.norm(found - expected, axis=1)
     others = np.linalg.norm(expected[0] - expected[1:], axis=1)
@@ -103,9 +99,11 @@ def test_the_files_compute_the_tower_as_they_are_served(every: Path, profile: Pr
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
-def test_the_cpp_backend_can_give_it_its_fixed_batch(every: Path, profile: Profile) -> None:
+def test_the_cpp_backend_can_give_it_its_fixed_batch(
+    tiny_cpu_repository: Path, profile: Profile
+) -> None:
     """What src/openvino.cc of the C++ backend does to a model before it compiles it."""
-    path = every / "clip_image" / "1" / profile.artifact
+    path = tiny_cpu_repository / "clip_image" / "1" / profile.artifact
     model: Any = openvino.Core().read_model(path)
     steps: Any = openvino.preprocess.PrePostProcessor(model)
     steps.input("pixels").tensor().set_element_type(openvino.Type.u8)

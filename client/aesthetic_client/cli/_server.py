@@ -28,6 +28,11 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"model repository for the started server (default: {default_repository()})",
     )
     parser.add_argument(
+        "--profile",
+        choices=tuple(contract.CPU_PROFILES),
+        help="precision of the started server's image tower (see aesthetic serve; default: fp32)",
+    )
+    parser.add_argument(
         "--decode",
         choices=("server", "client"),
         default="server",
@@ -54,6 +59,8 @@ def connected(arguments: argparse.Namespace) -> Iterator[Client]:
     """A client of the server that the arguments mean; a server started for it is stopped after."""
     if arguments.url and arguments.repository:
         raise InputError("--repository is for a started server; --url names a running one")
+    if arguments.url and getattr(arguments, "profile", None):
+        raise InputError("--profile is for a started server; --url names a running one")
     with (
         nullcontext(arguments.url) if arguments.url else served_url(arguments) as url,
         _client(arguments, url) as client,
@@ -66,7 +73,11 @@ def connected(arguments: argparse.Namespace) -> Iterator[Client]:
 def served_url(arguments: argparse.Namespace) -> Iterator[str]:
     """The address of a server started over --repository, or the default one; stopped after."""
     serve = load_room("aesthetic_serve", "serve")
-    server = serve.EmbeddedServer(arguments.repository or default_repository())
+    profile = getattr(arguments, "profile", None)  # not every command has the option
+    server = serve.EmbeddedServer(
+        arguments.repository or default_repository(),
+        config_name=contract.CPU_PROFILES[profile].name if profile else None,
+    )
     with status("starting Triton (or give --url of a running server)"):
         server.start()
     try:
