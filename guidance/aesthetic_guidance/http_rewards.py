@@ -7,6 +7,7 @@ rewards, info = reward_fn(images, prompts, metadata)
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import time
@@ -84,9 +85,11 @@ class HttpReward(Reward):
     def _asked(self, body: bytes) -> dict[str, Any]:
         connection = self._kind(self._host, self._port, timeout=self._timeout_s)
         try:
-            connection.request("POST", self._path, body, {"content-type": "application/json"})
-            answer = connection.getresponse()
-            status, text = answer.status, answer.read()
+            # A body that is too large is refused before its end; the answer says so.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request("POST", self._path, body, {"content-type": "application/json"})
+            with connection.getresponse() as answer:
+                status, text = answer.status, answer.read()
         except TimeoutError as error:
             raise DeadlineError(
                 f"{self._address} did not answer within {self._timeout_s:g} s"
