@@ -16,26 +16,34 @@ import torch
 from aesthetic_bench import engine_kinds, engine_run, engine_tables, engine_worker, tower_files
 from aesthetic_bench.engine_settings import EngineSettings
 from aesthetic_bench.errors import BenchError
-from aesthetic_bench.inputs import make_images
 from aesthetic_bench.matrix_rates import MatrixRates
 from aesthetic_bench.memory import family, peak_rss_mib
 from aesthetic_bench.work import Shape
 from aesthetic_bench.workers import Worker
+from PIL import Image
 
 from aesthetic_client import contract
 from aesthetic_client.pixels import CLIP_MEAN, CLIP_STD, prepare_pixels
 from aesthetic_export.checkpoints import open_clip_names
+from generated_images import encoded, texture
 from towers import tiny_tower
 
 ROOT = Path(__file__).parents[2]
 TINY = Shape(width=64, layers=2, heads=2)
 
 
+def photographs(folder: Path) -> list[Path]:
+    files = [folder / f"{number}.jpg" for number in range(8)]
+    for number, file in enumerate(files):
+        file.write_bytes(encoded(Image.fromarray(texture(400, 300, 3, number)), "JPEG"))
+    return files
+
+
 @pytest.fixture(scope="module")
 def task(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a run tells its workers, of the tiny tower and two images."""
     folder = tmp_path_factory.mktemp("engines")
-    files = make_images(folder, 2)
+    files = photographs(folder)[:2]
     np.save(folder / "pixels.npy", np.stack([prepare_pixels(f.read_bytes()) for f in files]))
     written = tower_files.write({"tower": {"factory": "towers:tiny_tower"}, "folder": str(folder)})
     assert written == {"shape": {"patch": 14, "width": 64, "layers": 2, "heads": 2, "mlp_ratio": 4}}
@@ -165,9 +173,10 @@ def test_another_tower_is_refused(tiny_repository: Path) -> None:
 def test_the_whole_command(tiny_repository: Path, tmp_path: Path) -> None:
     output = tmp_path / "new" / "results.json"
     command = [sys.executable, "benchmarks/engines.py", "--repository", tiny_repository]
-    small = ["--quick", "--seconds", "0.05", "--only", "onnxruntime", "--output", output]
+    photographs(tmp_path)
+    small = ["--quick", "--seconds", "0.05", "--only", "onnxruntime", "--images", tmp_path]
     done = subprocess.run(
-        [*command, *small, "--tower", "towers:tiny_tower"],
+        [*command, *small, "--tower", "towers:tiny_tower", "--output", output],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "TMPDIR": str(tmp_path)},
         capture_output=True,
@@ -177,8 +186,10 @@ def test_the_whole_command(tiny_repository: Path, tmp_path: Path) -> None:
     if "perf_analyzer is in the Linux wheel" in done.stderr:
         pytest.skip(done.stderr)
     assert done.returncode == 0, done.stderr
-    assert [path.name for path in tmp_path.iterdir() if path.name != ".ses"] == ["new"]
+    left = {path.name for path in tmp_path.iterdir() if path.suffix != ".jpg"}
+    assert left - {".ses"} == {"new"}
     assert str(tiny_repository) not in output.read_text()
+    assert str(tmp_path) not in output.read_text()
     record = json.loads(output.read_text())
     names = ["torch eager, open_clip", "ONNX Runtime alone", "profile fp32"]
     ensembles = ("aesthetic", "aesthetic_pixels")
