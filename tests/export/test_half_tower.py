@@ -9,7 +9,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from stress import Targets, stress_tower
 from torch import nn
 
 from aesthetic_client import contract
@@ -17,6 +16,7 @@ from aesthetic_export import parity
 from aesthetic_export.files import FileStore
 from aesthetic_export.half import HalfBlock, HalfTower
 from aesthetic_export.heads import fold, published_heads, seeded_heads
+from aesthetic_export.measures import spread_of
 from aesthetic_export.modules import AestheticHeads, ClipImage
 from aesthetic_export.onnx_export import (
     ExportError,
@@ -27,6 +27,7 @@ from aesthetic_export.onnx_export import (
 )
 from aesthetic_export.ranges import LIMIT, ranges_of, run_watched
 from aesthetic_export.samples import made_up_images
+from aesthetic_export.stress import Targets, stress_tower
 from aesthetic_export.tolerances import FP16_COSINE, tower_tolerance
 from aesthetic_export.towers import QUICK_GELU_FACTOR, VIT_L_14, ActivationError, Shape
 from towers import tiny_tower
@@ -192,7 +193,7 @@ def test_the_stress_tower_has_a_trained_towers_ranges(stressed):
     assert 29 < seen.logits < 31
     last = seen.norm_inputs[-1]
     assert float(last.abs().max()) > 1000 * float(last.abs().median())  # as Sun et al. define it
-    assert parity._spread(reference) > 0.01  # and yet the images are told apart
+    assert spread_of(reference) > 0.01  # and yet the images are told apart
 
 
 def test_no_fp16_number_overflows_under_stress_and_scores_hold(stressed, scorer, tmp_path):
