@@ -2,7 +2,7 @@
 
 What users would write themselves, every profile's bare engine, and Triton in every profile, turn
 by turn in one run. Run from the repository's root: `python benchmarks/engines.py`; some twelve
-minutes on two cores, 20 GiB of memory. Nothing else should run meanwhile.
+minutes on two cores, 18 GiB of memory. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def parse(arguments: list[str] | None = None) -> tuple[EngineSettings, Path]:
         "--seconds",
         type=positive_seconds,
         metavar="S",
-        help="aim at this for each batch size of a turn, at six times it for a served case "
-        "(default: 2, 0.5 if quick)",
+        help="aim at this for each batch size of a turn, at ten times it for a served case "
+        "(default: 1, 0.5 if quick)",
     )
     parser.add_argument(
         "--only",
@@ -52,7 +52,7 @@ def parse(arguments: list[str] | None = None) -> tuple[EngineSettings, Path]:
         chosen["rounds"] = given.rounds
         chosen["served_rounds"] = min(given.rounds, 2)
     if given.seconds:
-        chosen["turn_s"], chosen["served_s"] = given.seconds, 6 * given.seconds
+        chosen["turn_s"], chosen["served_s"] = given.seconds, 10 * given.seconds
     settings = EngineSettings(
         repository=given.repository.expanduser(),
         images=given.images,

@@ -76,7 +76,7 @@ def rows_of(
             "profile": None if row.profile is None else row.name.removeprefix("profile "),
             "served": one.get("served"),
             "gflop_per_image": gflop,
-            "load_s": one["load_s"],
+            "load_s": _median(one["loads_s"]),
             "peak_rss_mib": one["peak_rss_mib"],
             "drift": drifts[name],
             **(

@@ -54,7 +54,8 @@ def torch_bf16(task: Task) -> Embed:
     module = _transformers_module(task).bfloat16()
     example = _normalised(_pixels(task)[:1]).bfloat16()
     with torch.no_grad():
-        traced: Any = torch.jit.trace(module, example, check_trace=False)
+        trace: Any = torch.jit.trace  # untyped
+        traced = trace(module, example, check_trace=False)
         return _by_tensors(torch.jit.freeze(traced), task, bf16=True)
 
 

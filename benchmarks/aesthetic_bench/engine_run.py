@@ -59,7 +59,7 @@ class EngineRun:
         self._begun = Begun()
         self._stack = ExitStack()
         self._workers: dict[str, Worker] = {}
-        self._servers: list[ServedProfile] = []
+        self._served: list[ServedProfile] = []
         self._found: Rows = {}
         self._embeddings: dict[str, Any] = {}
         self._gflop_per_s: list[dict[str, dict[str, float]]] = []
@@ -82,7 +82,7 @@ class EngineRun:
                 self._start(row, task)
             self._check_reference()
             if analyzer is not None:
-                self._start_servers(ours, images, analyzer)
+                self._choose_served(ours, images, analyzer)
             for number in range(settings.rounds):
                 self._round(number, rows)
         shape = Shape(**task["shape"])
@@ -93,7 +93,7 @@ class EngineRun:
             KIND,
             METHOD,
             versions(
-                self._servers[0].triton if self._servers else "none",
+                self._served[0].triton if self._served else "none",
                 analyzer.version if analyzer else "none",
             ),
             weights=weights_of(provenance),
@@ -151,7 +151,7 @@ class EngineRun:
         worker.ask({"do": "embed", "file": str(file)}, WAIT_S)
         self._workers[row.name] = worker
         self._embeddings[row.name] = np.load(file)
-        self._found[row.name] = {"load_s": ready["load_s"], "turns": []}
+        self._found[row.name] = {"loads_s": [ready["load_s"]], "turns": []}
 
     def _check_reference(self) -> None:
         """Raises BenchError unless the torch tower is the one that is served."""
@@ -163,17 +163,14 @@ class EngineRun:
                 " name its weights with --weights"
             )
 
-    def _start_servers(self, ours: list[Row], images: Images, analyzer: PerfAnalyzer) -> None:
+    def _choose_served(self, ours: list[Row], images: Images, analyzer: PerfAnalyzer) -> None:
         for row in ours:
             if row.name not in self._workers:
                 self._skipped[f"{row.name}, Triton"] = self._skipped[row.name]
                 continue
-            self._say(f"starting Triton, {row.name}")
-            server = ServedProfile(self._settings, row, images, analyzer, self._scratch)
-            self._servers.append(self._stack.enter_context(server))
-            for name, found in server.rows.items():
-                self._found[name] = found
-                self._embeddings[name] = server.embeddings
+            served = ServedProfile(self._settings, row, images, analyzer, self._scratch)
+            self._served.append(served)
+            self._found.update(served.rows)
 
     def _round(self, number: int, rows: Mapping[str, Row]) -> None:
         settings = self._settings
@@ -188,9 +185,10 @@ class EngineRun:
             self._found[name]["peak_rss_mib"] = turn.pop("peak_rss_mib")
             self._found[name]["turns"].append({"round": number, **turn})
         if number >= settings.rounds - settings.served_rounds:
-            for server in self._servers:
-                bare = best(self._found[server.row.name]["turns"][-1])
-                server.turn(number, bare, lambda text: self._say(say(text)))
+            for served in self._served:
+                bare = best(self._found[served.row.name]["turns"][-1])
+                served.turn(number, bare, lambda text: self._say(say(text)))
+                self._embeddings.update(dict.fromkeys(served.rows, served.embeddings))
 
     def _drifts(self, heads: LocalHeads) -> dict[str, dict[str, Any]]:
         reference = heads.score(self._embeddings[REFERENCE.name], normalize=True)
@@ -202,7 +200,8 @@ class EngineRun:
 
 def best(turn: Answer) -> float:
     """The most images/s of a turn's batch sizes."""
-    return max(rate["images_per_s"] for rate in turn["rates"])
+    rates: list[float] = [rate["images_per_s"] for rate in turn["rates"]]
+    return max(rates)
 
 
 def run(settings: EngineSettings, say: Say = lambda _: None) -> dict[str, Any]:

@@ -26,9 +26,9 @@ class EngineSettings:
     served: bool = True
     rounds: int = 3
     served_rounds: int = 2  # the last ones of the rounds
-    turn_s: float = 2.0  # each batch size runs once, and again until this has passed
+    turn_s: float = 1.0  # each batch size runs once, and again until this has passed
     matrix_s: float = 0.5  # of each number type and library
-    served_s: float = 12.0  # what each served case aims at
+    served_s: float = 10.0  # what each served case aims at
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON; no paths."""
@@ -51,5 +51,5 @@ QUICK: dict[str, Any] = {
     "served_rounds": 1,
     "turn_s": 0.5,
     "matrix_s": 0.1,
-    "served_s": 3.0,
+    "served_s": 5.0,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ BATCH = 8  # images, whose tokens are the rows of a product
 SCALE = 0.02  # of the quantised numbers; its value does not change the time
 
 Multiply = Callable[[], object]  # one product
+Maker = Callable[[str, Product], Multiply]
 
 
 class MatrixRates:
@@ -22,23 +24,24 @@ class MatrixRates:
 
     def __init__(self, shape: Shape) -> None:
         self._products = linear_products(shape, BATCH)
-        self._ways: dict[str, dict[str, list[Multiply]]] = {
-            precision: {"torch": [_torch(precision, product) for product in self._products]}
-            for precision in PRECISIONS
-        }
+        self._makers: dict[str, Maker] = {"torch": _torch}
         try:
             import openvino
         except ImportError:
             return
-        core = openvino.Core()
-        for precision, ways in self._ways.items():
-            ways["openvino"] = [_openvino(core, precision, p) for p in self._products]
+        self._makers["openvino"] = partial(_openvino, openvino.Core())
 
     def measure(self, seconds: float) -> dict[str, dict[str, float]]:
-        """GFLOP/s by precision and library, over a layer; `seconds` for each of them."""
+        """GFLOP/s by precision and library, over a layer; `seconds` for each of them.
+
+        Nothing is kept in between: matrices that wait would take others' memory.
+        """
         return {
-            precision: {library: self._rate(ways, seconds) for library, ways in by_library.items()}
-            for precision, by_library in self._ways.items()
+            precision: {
+                library: self._rate([make(precision, p) for p in self._products], seconds)
+                for library, make in self._makers.items()
+            }
+            for precision in PRECISIONS
         }
 
     def _rate(self, ways: Sequence[Multiply], seconds: float) -> float:

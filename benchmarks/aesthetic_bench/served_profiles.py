@@ -14,6 +14,7 @@ from aesthetic_serve import EmbeddedServer
 from .company import Ticks
 from .engine_rows import Row
 from .engine_settings import IN_FLIGHT, EngineSettings
+from .errors import BenchError
 from .figures import IMAGE_MODELS
 from .inputs import Images
 from .memory import family, peak_rss_mib
@@ -24,9 +25,10 @@ from .statistics import Server
 
 
 class ServedProfile:
-    """A server that runs until the block ends. `rows` is what was found, by the rows' names.
+    """A profile that Triton serves in its turns alone: every one starts a server, and ends it.
 
-    `embeddings` (n, 768) are its answers for the run's pixels.
+    `rows` is what was found, by the rows' names; `embeddings` (n, 768) its answers for the run's
+    pixels, from the first turn on.
     """
 
     def __init__(
@@ -37,70 +39,76 @@ class ServedProfile:
         analyzer: PerfAnalyzer,
         scratch: Path,
     ) -> None:
-        assert row.profile is not None
         self.row = row
+        self.triton = "none"
+        self.embeddings: Any = None
         self._settings, self._images = settings, images
         self._analyzer, self._scratch = analyzer, scratch
-        # Not supervised: its canary images would be counted with the benchmark's.
-        self._server = EmbeddedServer(
-            settings.repository, supervise=False, config_name=row.profile.name or None
-        )
-        self.rows: dict[str, dict[str, Any]] = {}
-
-    def __enter__(self) -> ServedProfile:
-        begin = time.perf_counter()
-        self._server.start()
-        try:
-            self._begin(begin)
-        except BaseException:
-            self._server.stop(grace_s=0)
-            raise
-        return self
-
-    def _begin(self, begin: float) -> None:
-        with Client(self._server.grpc_url) as client:
-            client.score(self._images.pixels[0])
-            load_s = time.perf_counter() - begin
-            answers = client.score_batch(list(self._images.pixels), embedding=True)
-        self.embeddings = np.stack([answer.embedding for answer in answers if answer.ok])
-        asked = Server(self._server.ports.http)
-        self.triton = asked.version()
-        sweep = Settings(
-            self._settings.repository,
-            concurrency=(IN_FLIGHT,),
-            seconds=self._settings.served_s,
-            quick=True,  # a case is warm from the answers above, and short
-        )
-        self._sweeps = Sweeps(
-            sweep, self._analyzer, self._server.grpc_url, asked, self._images, self._scratch
-        )
-        for model in IMAGE_MODELS:
-            self.rows[f"{self.row.name}, Triton {model}"] = {
+        self.rows: dict[str, dict[str, Any]] = {
+            f"{row.name}, Triton {model}": {
                 "served": model,
-                "bare_engine": self.row.name,
-                "load_s": load_s,
+                "bare_engine": row.name,
+                "loads_s": [],
+                "peak_rss_mib": 0.0,
                 "turns": [],
             }
+            for model in IMAGE_MODELS
+        }
 
     def turn(self, number: int, expected_per_s: float, say: Say) -> None:
-        """Saturate each ensemble once; `expected_per_s` images/s decide how many requests."""
-        for found in self.rows.values():
-            before = Ticks.now()
-            (case,) = self._sweeps.images(found["served"], expected_per_s, say)
-            company = Ticks.now().company_since(before)  # all of it: the work is not this process's
-            tower = case["models"][contract.CLIP_IMAGE.name]
-            found["turns"].append(
-                {
-                    "round": number,
-                    "images_per_s": case["images_per_s"],
-                    "p50_ms": case["p50_ms"],
-                    "requests": case["requests"],
-                    "mean_batch": tower["mean_batch"],
-                    "stolen_share_of_cpu": company["stolen_share_of_cpu"],
-                }
-            )
-            processes = family(self._server.pid)
-            found["peak_rss_mib"] = sum(map(peak_rss_mib, processes))
+        """Saturate each ensemble once; `expected_per_s` images/s decide how many requests.
 
-    def __exit__(self, *_: object) -> None:
-        self._server.stop(grace_s=0)
+        Raises BenchError, or a ServeError.
+        """
+        assert self.row.profile is not None
+        settings = self._settings
+        say(f"starting Triton, {self.row.name}")
+        begin = time.perf_counter()
+        # Not supervised: its canary images would be counted with the benchmark's.
+        with EmbeddedServer(
+            settings.repository, supervise=False, config_name=self.row.profile.name or None
+        ) as server:
+            with Client(server.grpc_url) as client:
+                client.score(self._images.pixels[0])
+                load_s = time.perf_counter() - begin
+                self.embeddings = self._embed_all(client)
+            asked = Server(server.ports.http)
+            self.triton = asked.version()
+            sweep = Settings(
+                settings.repository,
+                concurrency=(IN_FLIGHT,),
+                seconds=settings.served_s,
+                quick=True,  # a case is warm from the answers above, and short
+            )
+            sweeps = Sweeps(
+                sweep, self._analyzer, server.grpc_url, asked, self._images, self._scratch
+            )
+            for found in self.rows.values():
+                found["loads_s"].append(load_s)
+                found["turns"].append(
+                    _saturate(sweeps, found["served"], number, expected_per_s, say)
+                )
+                peak_mib = sum(map(peak_rss_mib, family(server.pid)))
+                found["peak_rss_mib"] = max(found["peak_rss_mib"], peak_mib)
+
+    def _embed_all(self, client: Client) -> Any:
+        answers = client.score_batch(list(self._images.pixels), embedding=True)
+        if failed := [answer.error for answer in answers if answer.embedding is None]:
+            raise BenchError(f"{self.row.name} does not score its images: {failed[0]}")
+        return np.stack([np.asarray(answer.embedding) for answer in answers])
+
+
+def _saturate(
+    sweeps: Sweeps, model: str, number: int, expected_per_s: float, say: Say
+) -> dict[str, Any]:
+    before = Ticks.now()
+    (case,) = sweeps.images(model, expected_per_s, say)
+    return {
+        "round": number,
+        "images_per_s": case["images_per_s"],
+        "p50_ms": case["p50_ms"],
+        "requests": case["requests"],
+        "mean_batch": case["models"][contract.CLIP_IMAGE.name]["mean_batch"],
+        # Nothing of other processes: the work itself is theirs.
+        "stolen_share_of_cpu": Ticks.now().company_since(before)["stolen_share_of_cpu"],
+    }
