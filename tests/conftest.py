@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from gradients import GradientExport
 
 ROOT = Path(__file__).parents[1]
+# As our packages do (tests/test_telemetry.py), for tests that import OpenVINO before them.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""ONNX Runtime reports to its maker unless told not to; nothing of ours lets it."""
+"""ONNX Runtime and OpenVINO report to their makers unless kept from it; all of ours does that."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aesthetic_serve.launcher import environment
+from aesthetic_serve.launcher import BACKENDS, environment
 from aesthetic_serve.preflight import locate_server
 
 SESSION_FILE = ".ses"  # what the reporting part leaves in the temporary folder
@@ -44,3 +44,25 @@ def test_export_and_benchmarks_turn_it_off(tmp_path: Path) -> None:
 
 def test_the_server_turns_it_off() -> None:
     assert environment(locate_server())["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+@pytest.mark.parametrize(
+    "first", ["aesthetic_export", "aesthetic_bench", "aesthetic_serve.backends.openvino.engine"]
+)
+def test_openvino_reports_nothing_after_us(tmp_path: Path, first: str) -> None:
+    """What it would report with leaves an identity and counts in the home folder."""
+    pytest.importorskip("openvino")
+    benchmarks = Path(__file__).parents[1] / "benchmarks"
+    program = f"import {first}, openvino; openvino.Core()"
+    variables = {"HOME": str(tmp_path / "home"), "PYTHONPATH": str(benchmarks)}
+    (tmp_path / "home").mkdir()
+    written(program, tmp_path / "temporary", **variables)
+    assert not list((tmp_path / "home").rglob("*openvino*"))
+
+
+def test_the_backend_imports_openvino_after_what_keeps_it_quiet() -> None:
+    source = BACKENDS / "openvino" / "model.py"
+    lines = source.read_text("utf-8").splitlines()
+    at = [i for i, line in enumerate(lines) if line.strip().startswith("import openvino")]
+    before = [i for i, line in enumerate(lines) if "aesthetic_serve.backends.openvino" in line]
+    assert at and before and min(at) > min(before)

@@ -4,6 +4,8 @@ Not installed with the package; `benchmarks/serving.py` and `benchmarks/report.p
 """
 
 import os
+import sys
 
-# As in the rooms that are measured: ONNX Runtime's own reports stay off.
+# As in the rooms that are measured: ONNX Runtime's and OpenVINO's own reports stay off.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -10,3 +10,9 @@ as the C++ backend (github.com/triton-inference-server/openvino_backend), with t
 - One instance uses every core: it shares a batch out among OpenVINO's streams. The C++ backend runs
   an instance's batch on one stream.
 """
+
+import sys
+
+# OpenVINO's wheel reports every import to its maker. It has no switch, and does without the package
+# that reports; so this package is imported before it.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

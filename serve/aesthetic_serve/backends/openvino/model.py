@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import openvino
 import triton_python_backend_utils as pb
 
 from aesthetic_serve.backends.batching import answer
@@ -38,6 +37,8 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the model, check that `config.pbtxt` describes it, and compile it."""
+        import openvino  # not before the package above, which keeps it from reporting
+
         name, config = args["model_name"], json.loads(args["model_config"])
         self.batching = int(config.get("max_batch_size", 0)) > 0
         try:
