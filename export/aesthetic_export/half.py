@@ -2,7 +2,7 @@
 
 fp16 holds at most 65504 and 11 bits. What could exceed the one or needs more of the other stays in
 fp32; matrix work, where the time goes, is fp16. The residual stream is fp32 because its sums are
-what rounding spoils most: on the tests' stress tower (24 layers, activations up to 3000) an fp16
+what rounding spoils most: on the stress tower (24 layers, activations up to 3000) an fp16
 stream moves the default head's score by 8.6e-3, an fp32 one by 1.8e-3.
 
 Random weights show that this graph computes the tower, with what error where activations are small,

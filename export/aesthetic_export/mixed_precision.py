@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FLOAT32 = re.compile(
     r"(pixels/float|patches|ln_pre|stream|block\d+/(ln_[12]|stream_[12]|class_token)"
     r"|pooled|ln_post|projection|embedding)(/.*)?"
+    r"|block\d+/(q|k|fc1)/scaled"  # of a LayerNorm's output, which is fp32 already
 )
 _MARK = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:f16"}
 
