@@ -21,9 +21,7 @@ from aesthetic_client.errors import InputError
 from aesthetic_export import cli, openvino_export, samples, sources, tower_export
 from aesthetic_export.files import sha256_of
 from aesthetic_export.measures import distinct, rank_correlation
-from aesthetic_export.mixed_precision import keep_float32
 from aesthetic_export.modules import ClipImage
-from aesthetic_export.openvino_graph import model_from_tower
 from aesthetic_export.parity import ParityError
 from aesthetic_export.repository import build_repository
 from aesthetic_export.samples import made_up_images
@@ -98,22 +96,6 @@ def test_the_files_compute_the_tower_as_they_are_served(
     if profile.name in openvino_export.this_cpu().types:
         assert differences.max() > 1e-4, "this is fp32"
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-
-
-def test_weights_in_bfloat16_give_the_same_embeddings_to_the_bit(tmp_path: Path) -> None:
-    tower, pixels = tiny_tower().module, made_up_images(2)
-    model = keep_float32(model_from_tower(tower))
-    openvino.save_model(model, tmp_path / "plain.xml", compress_to_fp16=False)
-    openvino_export.store_bf16(model)
-    openvino.save_model(model, tmp_path / "stored.xml", compress_to_fp16=False)
-    plain, stored = (
-        openvino_export.openvino_embedder(tmp_path / name) for name in ("plain.xml", "stored.xml")
-    )
-    if "bf16" in openvino_export.this_cpu().types:
-        np.testing.assert_array_equal(stored(pixels), plain(pixels))
-    weights = sum(w.numel() for w in tower.transformer.parameters() if w.dim() == 2)
-    sizes = [(tmp_path / name).stat().st_size for name in ("plain.bin", "stored.bin")]
-    assert abs(sizes[0] - sizes[1] - 2 * weights) < 1000
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
