@@ -11,7 +11,8 @@ SOURCE = Path(__file__).parents[2] / "model_repository"
 DALI_PIPELINE = SOURCE / "dali" / "dali_decode" / "1" / "dali.py"
 ADAPTERS = sorted(set(SOURCE.glob("**/1/*.py")) - {DALI_PIPELINE})
 ALLOWED = {
-    *("asyncio", "collections.abc", "json", "numpy", "pathlib", "triton_python_backend_utils"),
+    *("asyncio", "collections.abc", "ctypes", "json", "numpy", "pathlib"),
+    "triton_python_backend_utils",
     *(f"aesthetic_client.{name}" for name in ("contract", "pixels", "tokenizer", "errors")),
     "dali_routing",  # a sibling
 }

@@ -1,5 +1,6 @@
 """Triton adapter of `aesthetic_client.pixels`: unpack, prepare, pack."""
 
+import ctypes
 import json
 
 import numpy as np
@@ -10,6 +11,11 @@ from aesthetic_client.errors import ImageError
 from aesthetic_client.pixels import PREPROCESSING_ID, PixelOptions, prepare_pixels
 
 STATED_ID = f"{PROVENANCE_PREFIX}preprocessing"
+# glibc's mallopt. Decoded images are some megabytes each: left to itself glibc hands that memory
+# back after every image and takes it anew, 1,800 page faults and 2 to 5 ms for 1.8 megapixels.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_KEPT = 32 << 20  # bytes; glibc takes no more
+KEPT = 64 << 20  # bytes of free memory, at most
 
 
 class TritonPythonModel:
@@ -17,6 +23,7 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         stated = {key: value["string_value"] for key, value in parameters.items()}
         self.options = PixelOptions.from_parameters(stated)
+        keep_freed_memory()
         expected = self.options.preprocessing_id
         if stated.get(STATED_ID, PREPROCESSING_ID) != expected:
             raise pb_utils.TritonModelException(
@@ -39,6 +46,13 @@ class TritonPythonModel:
                 f"preprocess failed: {type(error).__name__}", pb_utils.TritonError.INTERNAL
             )
         return pb_utils.InferenceResponse([pb_utils.Tensor(PIXELS.name, np.stack(pixels))])
+
+
+def keep_freed_memory():
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt:
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+        mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
 def failure(message, code):
