@@ -13,6 +13,7 @@ from aesthetic_bench import (
     engine_plot,
     engine_tables,
     gradient_tables,
+    precision_tables,
     preprocessing_tables,
     tables,
 )
@@ -25,6 +26,7 @@ KINDS = {
         embedding_tables,
         engine_tables,
         gradient_tables,
+        precision_tables,
         preprocessing_tables,
     )
 }

@@ -5,6 +5,11 @@ added: eight bits round them away. As in the fp16 tower (half.py), the stream an
 LayerNorm, the first and the last steps stay in fp32 here, by OpenVINO's own mark
 `DisablePrecisionConversion`, which its CPU plugin heeds and its files carry. It has no Python
 interface, so it is written where it is read: into the file.
+
+Largest drift over 23 photographs on the whole ViT-L/14 of random weights, default head: 0.022 in
+bf16 everywhere, 0.008 with the marks; all heads, in the default head's points: 0.022 and 0.008.
+On the stress tower (stress.py, beyond published ranges), 15 photographs, mean over the default
+head: 0.043 and 0.024. The conversions that the marks add take about 1% of an int8 tower's time.
 """
 
 from __future__ import annotations
