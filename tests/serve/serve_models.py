@@ -93,8 +93,9 @@ def write_scoring_repository(target: Path) -> Path:
 
     The scores mean nothing, but everything around the tower is real. Returns `target`.
     """
-    # `dali` holds optional models for a backend that is not here; `aesthetic export` skips it too.
-    unserved = shutil.ignore_patterns("*.onnx", ".gitkeep", "dali")
+    # Their folders hold the models that `aesthetic export --with` adds.
+    add_ons = [add_on.name for add_on in contract.ADD_ONS]
+    unserved = shutil.ignore_patterns("*.onnx", ".gitkeep", *add_ons)
     shutil.copytree(MODEL_REPOSITORY, target, ignore=unserved)
     for model in contract.MODELS:
         (target / model.name / "1").mkdir(exist_ok=True)
