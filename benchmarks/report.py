@@ -13,8 +13,10 @@ from aesthetic_bench import (
     engine_plot,
     engine_tables,
     gradient_tables,
+    latency_tables,
     precision_tables,
     preprocessing_tables,
+    start_tables,
     tables,
 )
 from aesthetic_bench.settings import SCHEMA
@@ -26,8 +28,10 @@ KINDS = {
         embedding_tables,
         engine_tables,
         gradient_tables,
+        latency_tables,
         precision_tables,
         preprocessing_tables,
+        start_tables,
     )
 }
 

@@ -18,13 +18,15 @@ STAGES = ("compute_input", "compute_infer", "compute_output")
 class ModelWork:
     """One model's work. Requests wait, batches compute: each time is of its own kind.
 
-    All times are sums in nanoseconds: `queue_ns` over requests, the others over executions.
+    All times are sums in nanoseconds: `request_ns`, from arrival to answer, and `queue_ns` over
+    requests, the others over executions.
     """
 
     requests: int = 0
     failures: int = 0
     inferences: int = 0  # items: a request of a batch of 64 counts 64
     executions: int = 0
+    request_ns: int = 0
     queue_ns: int = 0
     compute_input_ns: int = 0
     compute_infer_ns: int = 0
@@ -39,6 +41,11 @@ class ModelWork:
     def mean_batch(self) -> float:
         """Items an execution."""
         return self.inferences / self.executions
+
+    @property
+    def request_ms(self) -> float:
+        """A request's time in the model, its wait included."""
+        return self.request_ns / self.requests / 1e6
 
     @property
     def busy_ns(self) -> int:
@@ -116,6 +123,7 @@ def _work(model: Mapping[str, Any]) -> ModelWork:
         failures=requests["fail"]["count"],
         inferences=model["inference_count"],
         executions=model["execution_count"],
+        request_ns=requests["success"]["ns"],
         queue_ns=requests["queue"]["ns"],
         **{f"{stage}_ns": sum(batch[stage]["ns"] for batch in batches) for stage in STAGES},
     )
