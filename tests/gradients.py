@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from aesthetic_client import contract
 from aesthetic_client.contract import AESTHETIC_GRADIENT, GRADIENT
-from aesthetic_export.gradient_export import GradientReport, export_gradient
+from aesthetic_export.gradient_export import export_gradient
+from aesthetic_export.gradient_parity import GradientReport
 from aesthetic_export.heads import HeadWeights, seeded_heads
 from aesthetic_export.repository import build_repository
 from towers import tiny_tower

@@ -261,7 +261,15 @@ HEADS_PLAN = Plan(
     max_batch=AESTHETIC_HEADS.max_batch,
     optional=True,
 )
-PLANS = (TOWER_PLAN, HEADS_PLAN)
+# In fp32, for a generator's batches; only where the add-on is.
+GRADIENT_PLAN = Plan(
+    AESTHETIC_GRADIENT,
+    DEFAULT_PROFILE,
+    opt_batch=AESTHETIC_GRADIENT.max_batch,
+    max_batch=AESTHETIC_GRADIENT.max_batch,
+    optional=True,
+)
+PLANS = (TOWER_PLAN, HEADS_PLAN, GRADIENT_PLAN)
 
 # --- heads as data -----------------------------------------------------------------------------
 

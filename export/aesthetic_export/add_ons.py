@@ -84,6 +84,16 @@ def is_there(target: Path, add_on: AddOn) -> bool:
     return True
 
 
+def with_plans(target: Path) -> tuple[AddOn, ...]:
+    """The add-ons in the repository whose models can be served by a TensorRT plan."""
+    planned = [plan.model for plan in contract.PLANS]
+    return tuple(
+        add_on
+        for add_on in contract.ADD_ONS
+        if any(model in planned for model in add_on.models) and is_there(target, add_on)
+    )
+
+
 def outdated(
     target: Path, tower: Tower | None, heads: Sequence[HeadWeights] | None, made: Iterable[str]
 ) -> list[AddOn]:

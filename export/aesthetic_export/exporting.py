@@ -64,11 +64,11 @@ class Job:
         """The job without what the repository has already; see `is_empty`.
 
         Plans are there when they fit this machine. An optional one that was refused is not, and is
-        tried again.
+        tried again. One is made with all others.
         """
         without = tuple(a for a in self.add_ons if not add_ons.is_there(self.target, a))
         if self.plan:
-            plan = not self._has_plans()
+            plan = not self._has_plans() or GRADIENT in without
             opt_batch = self.opt_batch if plan else None
             none: frozenset[str] = frozenset()
             return replace(self, models=none, plan=plan, opt_batch=opt_batch, add_ons=without)
@@ -108,17 +108,17 @@ class Job:
                 tower = heads = text_tower = None
                 export_tower = CLIP_IMAGE.name in work.models
                 export_heads = AESTHETIC_HEADS.name in work.models
-                if export_tower or GRADIENT in self.add_ons:
+                if export_tower or GRADIENT in work.add_ons:
                     tower = sources.load_tower(spec, store, console.warn)
-                if work.models or GRADIENT in self.add_ons:
+                if work.models or GRADIENT in work.add_ons:
                     heads = (*work._heads(store, auto=spec.kind == "auto"), *added)
                     check_heads(heads)
                     self._warn_of_other_towers(tower if export_tower else None)
-                if add_ons.WITH_TEXT_TOWER.intersection(self.add_ons):
+                if add_ons.WITH_TEXT_TOWER.intersection(work.add_ons):
                     text_tower = sources.load_text_tower(spec, store, console.warn)
             add_ons.check_weights(
                 self.target,
-                self.add_ons,
+                work.add_ons,
                 tower=None if export_tower else tower or text_tower,
                 heads=None if export_heads else heads,
             )
@@ -130,9 +130,9 @@ class Job:
                 precisions=work.precisions,
                 images=images,
                 make_plan=maker,
-                add_ons=self.add_ons,
+                add_ons=(*work.add_ons, *self._with_plans()),
                 makers=add_ons.makers(
-                    self.add_ons, tower=tower, heads=heads, text_tower=text_tower
+                    work.add_ons, tower=tower, heads=heads, text_tower=text_tower
                 ),
             )
 
@@ -141,8 +141,13 @@ class Job:
             plans.check_repository(self.target, plans.this_machine())
         except plans.PlanError:
             return False
-        every = plans.served_plans(self.target) == list(contract.PLANS)
-        return every and not missing_onnx(self.target)
+        there = {*contract.MODELS, *(model for a in self._with_plans() for model in a.models)}
+        every = {plan for plan in contract.PLANS if plan.model in there}
+        return every <= set(plans.served_plans(self.target)) and not missing_onnx(self.target)
+
+    def _with_plans(self) -> tuple[AddOn, ...]:
+        """Add-ons of which a plan is made from what is there."""
+        return add_ons.with_plans(self.target) if self.plan else ()
 
     def _precisions_there(self) -> set[str]:
         """Of the tower's files. None is there without the fp32 one, whatever else was asked for."""
@@ -181,12 +186,18 @@ class Job:
                 )
 
     def _with_what_a_plan_needs(self) -> Job:
-        """Only what is missing is exported before a plan is made of it."""
+        """Only what is missing is exported before a plan is made of it, an add-on too."""
         missing = missing_onnx(self.target)
         models = {name.partition("/")[0] for name in missing}
         if missing:
             console.say(f"{self.target} lacks {', '.join(missing)}: exporting first")
-        return replace(self, models=frozenset(models), precisions=frozenset({"fp16"}))
+        there = self._with_plans()
+        return replace(
+            self,
+            models=frozenset(models),
+            precisions=frozenset({"fp16"}),
+            add_ons=tuple(add_on for add_on in self.add_ons if add_on not in there),
+        )
 
     @contextlib.contextmanager
     def _plan_maker(self, images: Pixels | None) -> Iterator[PlanMaker]:

@@ -32,6 +32,12 @@ PUBLISHED_HEADS = tuple(head.name for head in contract.HEADS)
 MIN_SPREAD = 1e-4
 
 
+def name_of(model: str, artifact: str) -> str:
+    """The model, and its artifact where it is not the usual one."""
+    usual = artifact == contract.DEFAULT_PROFILE.artifact
+    return model if usual else f"{model} ({artifact})"
+
+
 class Report(Protocol):
     """What a comparison of an exported model with its reference says. True when it passed."""
 
@@ -87,9 +93,7 @@ class ParityReport:
 
     @property
     def name(self) -> str:
-        """The model, and its artifact where it is not the usual one."""
-        usual = self.artifact == contract.DEFAULT_PROFILE.artifact
-        return self.model if usual else f"{self.model} ({self.artifact})"
+        return name_of(self.model, self.artifact)
 
     @property
     def mean_score_difference(self) -> float:

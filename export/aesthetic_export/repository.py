@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -60,12 +61,11 @@ def build_repository(
     models = folders.source_models(source, add_ons)
     plans = {plan.model.name: plan for plan in contract.PLANS}
     further = _further_heads(target, heads, say)
-    with (
-        folders.exclusive(target),
-        folders.staged(
-            target, sorted(models), _outdated(target, tower, heads, models, say)
-        ) as stages,
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(folders.exclusive(target))
+        gone = _outdated(target, tower, heads, makers or (), say)
+        names = [name for name in _order(models) if name not in gone]
+        stages = stack.enter_context(folders.staged(target, names, gone))
         versions = {name: stage / "1" for name, stage in stages.items()}
         for name, stage in stages.items():
             version, existing = folders.copy_model(models[name], stage), target / name / "1"
@@ -81,8 +81,6 @@ def build_repository(
                     made = {DEFAULT_PROFILE: filled}
             elif name == contract.AESTHETIC_HEADS.name and heads is not None:
                 made = {DEFAULT_PROFILE: export_heads(version, heads, say)}
-                if artifacts.has_artifact(existing, TENSORRT) and make_plan is None:
-                    say(f"{TENSORRT.artifact} of {name} is of the heads before and was left out")
             else:
                 _keep(existing, version, made, say)
             _write(version, made)
@@ -92,6 +90,9 @@ def build_repository(
                     made[TENSORRT] = planned
                     _write(version, made)
             if name in plans and plans[name].optional:
+                if made and make_plan is None and artifacts.has_artifact(existing, TENSORRT):
+                    before = DEFAULT_PROFILE.artifact
+                    say(f"{TENSORRT.artifact} of {name} is of the {before} before and was left out")
                 artifacts.leave_out_plan_config(stage)
             artifacts.annotate(stage)
             reports += [report for report, _ in made.values()]
@@ -128,6 +129,12 @@ def export_heads(folder: Path, heads: Sequence[HeadWeights], say: Say) -> Export
         raise parity.ParityError(data_report)
     known["data_parity"] = data_report.as_dict()
     return report, certified(known, [*files, data], report)
+
+
+def _order(models: Collection[str]) -> list[str]:
+    """Add-ons last: what is compared by way of the heads finds them there."""
+    always = {model.name for model in contract.MODELS}
+    return sorted(models, key=lambda name: (name not in always, name))
 
 
 def _outdated(

@@ -1,7 +1,7 @@
 """`model.plan` for each of contract.PLANS: built from its ONNX file, compared, described.
 
-The tower's plan must pass; the heads' is optional: where TensorRT does not build it, or its scores
-are off, it is not written and the ONNX file goes on serving.
+The tower's plan must pass; the heads' and the gradient's are optional: where TensorRT does not
+build one, or its scores are off, it is not written and the ONNX file goes on serving.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 
 from aesthetic_client import contract
 from aesthetic_client.contract import (
+    AESTHETIC_GRADIENT,
     AESTHETIC_HEADS,
     CLIP_IMAGE,
     DEFAULT_PROFILE,
+    HEADS_PLAN,
     TENSORRT,
     TOWER_PLAN,
     Plan,
@@ -29,6 +31,7 @@ from aesthetic_export.added_heads import heads_model, names_of
 from aesthetic_export.certification import Exported, Say, certified
 from aesthetic_export.cuda import Device, Gpu
 from aesthetic_export.files import sha256_of
+from aesthetic_export.gradient_parity import gradient_parity, onnx_gradient, onnx_reference
 from aesthetic_export.onnx_export import data_name
 from aesthetic_export.tensorrt_builder import Batches, OnPhase, PlanBuildError, plan_from_onnx
 from aesthetic_export.tensorrt_runner import PlanRunner
@@ -78,7 +81,7 @@ class PlanMaker:
     def _made(self, plan: Plan, versions: Mapping[str, Path], say: Say) -> Exported:
         version, batches = versions[plan.model.name], self._batches(plan)
         onnx, known = _onnx_of(version, plan.source)
-        model = plan.model if plan is TOWER_PLAN else heads_model(names_of(known))
+        model = heads_model(names_of(known)) if plan is HEADS_PLAN else plan.model
         device = self.gpu.describe()
         say(
             f"building {TENSORRT.artifact} of {plan.model.name} with TensorRT "
@@ -100,8 +103,12 @@ class PlanMaker:
         path.write_bytes(memoryview(built))
         say(f"comparing {TENSORRT.artifact} on the GPU with {AGAINST} on the CPU")
         runner = PlanRunner(self.trt, built, self.gpu, model=model, max_batch=batches.max)
-        compare = self._compare_tower if plan is TOWER_PLAN else self._compare_heads
-        report = compare(runner, batches, versions)
+        compare = {
+            CLIP_IMAGE.name: self._compare_tower,
+            AESTHETIC_HEADS.name: self._compare_heads,
+            AESTHETIC_GRADIENT.name: self._compare_gradient,
+        }
+        report = compare[plan.model.name](runner, batches, versions)
         described = {
             **{field: known[field] for field in provenance.WEIGHTS_FIELDS if field in known},
             **provenance.made_now(),
@@ -164,12 +171,33 @@ class PlanMaker:
             heads=names_of(provenance.read_provenance(versions[AESTHETIC_HEADS.name])),
         )
 
+    def _compare_gradient(
+        self, runner: PlanRunner, batches: Batches, versions: Mapping[str, Path]
+    ) -> parity.Report:
+        """On images with mixtures of all heads, in scores, gradients and embeddings."""
+        compute = onnx_gradient(versions[AESTHETIC_GRADIENT.name] / DEFAULT_PROFILE.artifact)
+        heads = _require(versions[AESTHETIC_HEADS.name] / DEFAULT_PROFILE.artifact)
+        inputs, reference = onnx_reference(compute, parity.onnx_scorer(heads, published=True))
+        count = len(inputs[0])
+        return gradient_parity(
+            lambda given: runner.run(*given),
+            reference,
+            inputs,
+            [[0], [1], range(count), [i % count for i in range(batches.max)]],
+            artifact=TENSORRT.artifact,
+            against=AGAINST,
+        )
+
 
 def missing_onnx(repository: Path) -> list[str]:
-    """What plans are made of and compared with, and a repository lacks, as paths within it."""
+    """What plans are made of and compared with, and a repository lacks, as paths within it.
+
+    Of the models that every repository has; an add-on is only there when its files are.
+    """
     wanted = [
         f"{plan.model.name}/1/{profile.artifact}"
         for plan in contract.PLANS
+        if plan.model in contract.MODELS
         for profile in dict.fromkeys((DEFAULT_PROFILE, plan.source))
     ]
     return [name for name in wanted if not (repository / name).is_file()]

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from aesthetic_client.contract import PLANS, model_named
-from aesthetic_export.parity import onnx_session, run_onnx
+from aesthetic_client.contract import PLANS, Tensor, model_named
+from aesthetic_export.parity import onnx_session
 
 DRIVER = r"""
 #include <stdlib.h>
@@ -156,12 +156,12 @@ class Context:
         self.session = onnx_session(path)
         self.model = model_named(model_of(path))
         self.addresses: dict[str, int] = {}
-        self.shape: tuple[int, ...] = ()
+        self.shapes: dict[str, tuple[int, ...]] = {}
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        self.shape = shape
+        self.shapes[name] = shape
         largest = {plan.model: plan.max_batch for plan in PLANS}[self.model]
-        return name == self.model.inputs[0].name and shape[0] <= largest
+        return shape[0] <= largest and shape[0] == next(iter(self.shapes.values()))[0]
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
@@ -170,19 +170,27 @@ class Context:
     def execute_async_v3(self, stream: int) -> bool:
         if not stream:
             return False
-        (given,) = self.model.inputs
-        dtype = np.dtype({"UINT8": np.uint8, "FP32": np.float32}[given.dtype])
-        host = (ctypes.c_uint8 * (prod(self.shape) * dtype.itemsize)).from_address(
-            self.addresses[given.name]
-        )
-        items = np.frombuffer(host, dtype).reshape(self.shape)
-        distinct, order = np.unique(items, axis=0, return_inverse=True)  # a full batch repeats
+        inputs = [self.given(tensor) for tensor in self.model.inputs]
+        rows = [b"".join(item.tobytes() for item in row) for row in zip(*inputs, strict=True)]
+        distinct = {row: number for number, row in enumerate(dict.fromkeys(rows))}
+        order = [distinct[row] for row in rows]  # a full batch repeats
+        first = np.unique(order, return_index=True)[1]
+        names = [tensor.name for tensor in self.model.inputs]
+        given = {name: array[first] for name, array in zip(names, inputs, strict=True)}
+        results = self.session.run(None, given)
         error = self.errors.get(self.model.name, 0.0)
-        results = run_onnx(self.session, distinct)
         for tensor, result in zip(self.model.outputs, results, strict=True):
-            found = (result[order.ravel()] + error).astype(np.float32)
+            found = (result[order] + error).astype(np.float32)
             ctypes.memmove(self.addresses[tensor.name], found.ctypes.data, found.nbytes)
         return True
+
+    def given(self, tensor: Tensor) -> np.ndarray:
+        shape = self.shapes[tensor.name]
+        dtype = np.dtype({"UINT8": np.uint8, "FP32": np.float32}[tensor.dtype])
+        host = (ctypes.c_uint8 * (prod(shape) * dtype.itemsize)).from_address(
+            self.addresses[tensor.name]
+        )
+        return np.frombuffer(host, dtype).reshape(shape)
 
 
 class Runtime:

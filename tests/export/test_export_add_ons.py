@@ -125,16 +125,16 @@ def test_an_add_on_of_other_weights_than_are_served_is_refused(target):
         export(*asked, "--weights", "seeded:0", "--head-weights", "seeded:5")
 
 
-@pytest.mark.parametrize(("tower", "stays"), [(0, True), (1, False)])
+@pytest.mark.parametrize(("tower", "stays", "kept"), [(0, True, []), (1, False, [GRADIENT])])
 def test_an_export_of_another_tower_removes_what_is_of_the_one_before(
-    target, monkeypatch, tower, stays
+    target, monkeypatch, tower, stays, kept
 ):
     folder = add_personalize(target).parent
     gradient = add_gradient(target)
     build_repository(target, add_ons=[DALI])
     said: list[str] = []
     monkeypatch.setattr(repository, "export_tower", lambda *_: {})
-    build_repository(target, tower=tiny_tower(tower), say=said.append)
+    build_repository(target, tower=tiny_tower(tower), add_ons=kept, say=said.append)
     assert folder.is_dir() == gradient.is_dir() == stays
     assert all((target / model.name).is_dir() for model in DALI.models)
     told = "".join(said)

@@ -16,12 +16,8 @@ from aesthetic_client.contract import AESTHETIC_GRADIENT, HEADS
 from aesthetic_export import parity
 from aesthetic_export.files import sha256_of
 from aesthetic_export.gradient import AestheticGradient
-from aesthetic_export.gradient_export import (
-    autograd_reference,
-    export_gradient,
-    gradient_parity,
-    parity_inputs,
-)
+from aesthetic_export.gradient_export import autograd_reference, export_gradient, parity_inputs
+from aesthetic_export.gradient_parity import gradient_parity, onnx_gradient
 from aesthetic_export.heads import seeded_heads
 from aesthetic_export.modules import AestheticHeads, ClipImage
 from aesthetic_export.towers import ActivationError, Shape, seeded_tower
@@ -164,8 +160,8 @@ def test_other_numbers_do_not_pass(gradient_export):
     given = parity_inputs(SEEDED)
     reference = autograd_reference(tiny_tower(), SEEDED, given)
     batches = [[0, 1, 2]]
-    path = folder / "model.onnx"
-    assert gradient_parity(path, reference, given, batches)
+    compute = onnx_gradient(folder / "model.onnx")
+    assert gradient_parity(compute, reference, given, batches)
     score, gradient, embedding, slope = reference
     # another image's gradient, one a little off, one of the wrong sign; a score off by 1e-4 of it
     for wrong in (
@@ -175,7 +171,7 @@ def test_other_numbers_do_not_pass(gradient_export):
         [score + 1e-4 * np.linalg.norm(slope, axis=1, keepdims=True), *reference[1:]],
         [score, gradient * np.float32(np.nan), embedding, slope],
     ):
-        report = gradient_parity(path, wrong, given, batches)
+        report = gradient_parity(compute, wrong, given, batches)
         assert not report and report.as_dict()["passed"] is False
         with pytest.raises(parity.ParityError, match="differs from torch's autograd: gradients"):
             raise parity.ParityError(report)

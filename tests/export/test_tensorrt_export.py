@@ -19,9 +19,21 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from aesthetic_client import contract, plans
 from aesthetic_client.errors import InputError
-from aesthetic_export import cli, cuda, exporting, provenance, sources, tensorrt_builder
+from aesthetic_export import (
+    cli,
+    cuda,
+    exporting,
+    parity,
+    provenance,
+    sources,
+    tensorrt_builder,
+)
+from aesthetic_export import gradient_export as gradient_export_module
 from aesthetic_export.cuda import CudaError, Gpu
 from aesthetic_export.files import sha256_of
+from aesthetic_export.gradient_export import autograd_reference, parity_inputs
+from aesthetic_export.gradient_parity import onnx_gradient, onnx_reference
+from aesthetic_export.heads import seeded_heads
 from aesthetic_export.provenance import file_of
 from towers import tiny_tower
 
@@ -126,10 +138,10 @@ def test_the_plan_says_what_it_was_built_with_of_what_and_how_near_it_comes(plan
     assert written["plan_bytes"] == (folder / "model.plan").stat().st_size
     for field in ("weights", "source", "seed", "activation", "preprocessing", "precision"):
         assert written[field] == fp16[field]
-    parity = written["parity"]
-    assert (parity["passed"], parity["batch_sizes"]) == (True, [1, 8, 128])
-    assert 0.9999 < parity["min_cosine"] < 1
-    assert parity["tolerance"]["heads"]["sac+logos+ava1-l14-linearMSE"] == pytest.approx(0.01)
+    report = written["parity"]
+    assert (report["passed"], report["batch_sizes"]) == (True, [1, 8, 128])
+    assert 0.9999 < report["min_cosine"] < 1
+    assert report["tolerance"]["heads"]["sac+logos+ava1-l14-linearMSE"] == pytest.approx(0.01)
     plans.check_repository(planned[0], FITTING)
 
 
@@ -148,11 +160,11 @@ def test_the_heads_plan_says_the_same_of_itself(planned):
     assert written["precision"] == "fp32"
     for field in ("model", "weights", "heads", "seed", "opset"):
         assert written[field] == onnx[field]
-    parity = written["parity"]
-    assert (parity["passed"], parity["items"]) == (True, 4096)
-    assert parity["batch_sizes"] == [1, 128, 4096]
-    assert parity["tolerance"] == {"score": 2e-5, "cosine": None, "heads": {}}
-    assert parity["max_score_difference"] < 2e-5
+    report = written["parity"]
+    assert (report["passed"], report["items"]) == (True, 4096)
+    assert report["batch_sizes"] == [1, 128, 4096]
+    assert report["tolerance"] == {"score": 2e-5, "cosine": None, "heads": {}}
+    assert report["max_score_difference"] < 2e-5
 
 
 def served_provenance(model_folder: Path, profile: contract.Profile) -> dict[str, str]:
@@ -162,7 +174,7 @@ def served_provenance(model_folder: Path, profile: contract.Profile) -> dict[str
 
 def test_each_profiles_config_has_the_provenance_of_its_own_artifact(planned):
     folder = planned[0] / "clip_image"
-    for profile in contract.PROFILES:
+    for profile in (contract.DEFAULT_PROFILE, contract.ONNX_CUDA, contract.TENSORRT):
         known = json.loads((folder / "1" / file_of(profile)).read_text())
         served = served_provenance(folder, profile)
         assert served["provenance.precision"] == profile.precision
@@ -332,8 +344,10 @@ def test_heads_whose_plan_fails_are_served_from_onnx_and_the_towers_plan_is_kept
     assert "already exported" not in capsys.readouterr().err
 
 
-def test_only_the_heads_plan_is_optional_and_without_it_its_config_is_not_served(tiny_repository):
-    assert [plan.model.name for plan in contract.PLANS if plan.optional] == ["aesthetic_heads"]
+def test_all_but_the_towers_plan_are_optional_and_without_one_its_config_is_not_served(
+    tiny_repository,
+):
+    assert [plan for plan in contract.PLANS if not plan.optional] == [contract.TOWER_PLAN]
     assert not (tiny_repository / "aesthetic_heads" / contract.TENSORRT.config_file).exists()
     assert (tiny_repository / "clip_image" / contract.TENSORRT.config_file).is_file()
     assert plans.served_plans(tiny_repository) == [contract.TOWER_PLAN]
@@ -347,12 +361,63 @@ def test_heads_exported_anew_leave_their_plan_out_and_a_kept_one_stays(machine, 
     assert contents(heads) == before
     assert run(*options, "--model", "aesthetic_heads") == 0
     shown = " ".join(capsys.readouterr().err.split())
-    assert "model.plan of aesthetic_heads is of the heads before and was left out" in shown
+    assert "model.plan of aesthetic_heads is of the model.onnx before and was left out" in shown
     assert plans.served_plans(again) == [contract.TOWER_PLAN]
     assert not list(heads.rglob("*plan*")) and not list(heads.rglob("*tensorrt*"))
     assert run("--target", "tensorrt", "--if-missing", "--repository", again) == 0
     assert plans.served_plans(again) == [contract.TOWER_PLAN, contract.HEADS_PLAN]
     plans.check_repository(again, FITTING)
+
+
+def test_the_gradient_has_a_plan_where_the_add_on_is(
+    machine, again, gradient_export, monkeypatch, capsys
+):
+    exported, options = [], ("--target", "tensorrt", "--repository", again)
+
+    def export_tiny(version: Path, *_: object) -> object:
+        exported.append(shutil.copytree(gradient_export.folder, version, dirs_exist_ok=True))
+        return gradient_export.report, gradient_export.provenance
+
+    monkeypatch.setattr(gradient_export_module, "export_gradient", export_tiny)
+    model = again / "aesthetic_gradient"
+    seeded = ("--weights", "seeded:0", "--head-weights", "seeded:0")
+    assert run(*options, *seeded, "--if-missing", "--with", "gradient") == 0
+    written = json.loads((model / "1/provenance.tensorrt.json").read_text())
+    assert written["onnx_sha256"] == gradient_export.provenance["artifact_sha256"]["model.onnx"]
+    assert written["profile"]["head_weights"] == {"min": [1, 5], "opt": [8, 5], "max": [8, 5]}
+    assert written["heads"] == gradient_export.provenance["heads"]
+    report = written["parity"]
+    assert (report["passed"], report["reference"]) == (True, "the fp32 ONNX file")
+    assert (report["items"], report["batch_sizes"]) == (3, [1, 3, 8])
+    assert report["slope"] > 1 and report["gradient_difference"] < 1e-4
+    assert plans.served_plans(again) == list(contract.PLANS)
+    plans.check_repository(again, FITTING)
+    served = served_provenance(model, contract.TENSORRT)
+    assert "model.plan" in json.loads(served["provenance.artifact_sha256"])
+    assert run(*options, "--if-missing", "--with", "gradient") == 0
+    assert "already exported" in capsys.readouterr().err
+    # Now it is made unasked, of the ONNX file that is there. Off by little, it is left out.
+    before = contents(model)
+    monkeypatch.setattr(fake_gpu.Context, "errors", {"aesthetic_gradient": 1e-3})
+    assert run(*options) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "aesthetic_gradient (model.plan) differs from the fp32 ONNX file: gradients" in shown
+    assert "in the profile 'tensorrt' its model.onnx goes on serving" in shown
+    gone = {"1/model.plan", "1/provenance.tensorrt.json", "configs/tensorrt.pbtxt"}
+    assert before == {**contents(model), **{name: before[name] for name in gone}}
+    assert plans.served_plans(again) == [contract.TOWER_PLAN, contract.HEADS_PLAN]
+    assert len(exported) == 1
+
+
+def test_the_gradients_reference_has_the_slopes_of_autograd(tiny_repository, gradient_export):
+    score = parity.onnx_scorer(tiny_repository / "aesthetic_heads/1/model.onnx")
+    compute = onnx_gradient(gradient_export.folder / "model.onnx")
+    inputs, reference = onnx_reference(compute, score)
+    exact = autograd_reference(tiny_tower(), seeded_heads(0), inputs)
+    found, expected = (np.linalg.norm(each[3], axis=1) for each in (reference, exact))
+    np.testing.assert_allclose(found, expected, rtol=0.02)  # differences step over an MLP's kinks
+    for given, wanted in zip(inputs, parity_inputs(seeded_heads(0)), strict=True):
+        np.testing.assert_allclose(given, wanted, rtol=0.02)
 
 
 def test_a_heads_plan_that_does_not_fit_is_refused_by_what_where_and_how(planned, again):
@@ -457,6 +522,6 @@ def test_the_names_that_the_entrypoint_reads_are_those_that_are_written():
     assert provenance.file_of(contract.TENSORRT) == plans.PROVENANCE_FILE
     assert [provenance.file_of(plan.source) for plan in contract.PLANS] == [
         "provenance.onnx-cuda.json",
-        "provenance.json",
+        *["provenance.json"] * 2,
     ]
     assert provenance.file_of(contract.DEFAULT_PROFILE) == "provenance.json"

@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from aesthetic_client import contract
-from aesthetic_client.contract import HEADS_PLAN, TOWER_PLAN
+from aesthetic_client.contract import GRADIENT_PLAN, HEADS_PLAN, TOWER_PLAN
 from aesthetic_export.files import FileStore
 from aesthetic_export.heads import published_heads
 from aesthetic_export.modules import AestheticHeads
@@ -117,13 +117,7 @@ def test_the_tiny_tower_compiles_with_progress_and_a_timing_cache(half_onnx, tmp
 def test_the_way_back_compiles_in_fp32(gradient_export):
     """Forward and backward pass of the tiny tower, as `aesthetic_gradient` serves them."""
     folder, _, _ = gradient_export
-    plan = plan_from_onnx(
-        rtx,
-        folder / contract.DEFAULT_PROFILE.artifact,
-        model=contract.AESTHETIC_GRADIENT,
-        batches=Batches(opt=8, max=contract.AESTHETIC_GRADIENT.max_batch),
-        configure=for_sm89,
-    )
+    plan = compiled(folder / contract.DEFAULT_PROFILE.artifact, GRADIENT_PLAN)
     # 1.1 M weights of four bytes, in more than one layout: forward and back read them differently
     assert 4e6 < plan.nbytes < 20e6
 
@@ -133,6 +127,8 @@ def test_the_profiles_are_the_contracts():
     assert shapes == {"pixels": ((1, 224, 224, 3), (32, 224, 224, 3), (128, 224, 224, 3))}
     shapes = Batches.of(HEADS_PLAN).shapes(contract.AESTHETIC_HEADS)
     assert shapes == {"embedding": ((1, 768), (128, 768), (4096, 768))}
+    shapes = Batches.of(GRADIENT_PLAN).shapes(contract.AESTHETIC_GRADIENT)
+    assert shapes["head_weights"] == ((1, 5), (8, 5), (8, 5))
     assert Batches.of(TOWER_PLAN, 16) == Batches(opt=16, max=128, min=1)
     for wrong in ({"opt": 32, "min": 0}, {"opt": 0}, {"opt": 129}, {"opt": 4, "min": 5}):
         with pytest.raises(ValueError, match="min <= opt <= max"):

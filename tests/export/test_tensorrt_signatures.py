@@ -17,10 +17,11 @@ import pytest
 from trt_signatures import Signatures, dump
 
 from aesthetic_client import contract
-from aesthetic_client.contract import HEADS_PLAN, TOWER_PLAN
+from aesthetic_client.contract import GRADIENT_PLAN, HEADS_PLAN, TOWER_PLAN
 from aesthetic_export.tensorrt_builder import Batches, make_logger, make_monitor, plan_from_onnx
 from aesthetic_export.tensorrt_runner import PlanRunner
 
+TYPES = {"UINT8": np.uint8, "FP32": np.float32}
 # Another version's bindings, unpacked, e.g. of 10.x: named to look at them by hand.
 OTHER = os.environ.get("AESTHETIC_TENSORRT_BINDINGS")
 
@@ -98,24 +99,26 @@ def test_fp32_is_multiplied_as_fp32(real):
 
 
 @pytest.mark.parametrize(
-    ("plan", "items", "dims"),
+    ("plan", "dims"),
     [
-        (TOWER_PLAN, np.zeros((2, 224, 224, 3), np.uint8), [768]),
-        (HEADS_PLAN, np.zeros((2, 768), np.float32), [1] * 5),
+        (TOWER_PLAN, [(768,)]),
+        (HEADS_PLAN, [(1,)] * 5),
+        (GRADIENT_PLAN, [(1,), (3, 224, 224), (768,)]),
     ],
-    ids=["tower", "heads"],
+    ids=["tower", "heads", "gradient"],
 )
-def test_the_runner_calls_what_there_is(real, plan, items, dims):
+def test_the_runner_calls_what_there_is(real, plan, dims):
     gpu: Any = HostGpu()
     runner = PlanRunner(real.module(), b"plan", gpu, model=plan.model, max_batch=4)
-    found = runner.run(items)
-    assert [(array.shape, array.dtype) for array in found] == [((2, n), np.float32) for n in dims]
+    given = [np.zeros((2, *tensor.dims), TYPES[tensor.dtype]) for tensor in plan.model.inputs]
+    found = runner.run(*given)
+    assert [(array.shape, array.dtype) for array in found] == [((2, *n), np.float32) for n in dims]
     assert real.calls[1:] == [
         "Runtime.__init__",
         "Runtime.deserialize_cuda_engine",
         "ICudaEngine.create_execution_context",
-        "IExecutionContext.set_input_shape",
-        *["IExecutionContext.set_tensor_address"] * (1 + len(dims)),
+        *["IExecutionContext.set_input_shape"] * len(given),
+        *["IExecutionContext.set_tensor_address"] * (len(given) + len(dims)),
         "IExecutionContext.execute_async_v3",
     ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from aesthetic_client.contract import MODELS, Model, Profile, Tensor
+from aesthetic_client.contract import ADD_ONS, MODELS, Model, Profile, Tensor
 
 SOURCE = Path(__file__).parents[2] / "model_repository"
 TRITON_TYPES = {
@@ -26,7 +26,7 @@ ENSEMBLES = [model for model in MODELS if model.steps]
 
 def path_of(model: Model, profile: Profile | None = None) -> Path:
     """The file Triton reads: `configs/NAME.pbtxt` where there is one, else `config.pbtxt`."""
-    folder = SOURCE / model.name
+    folder = SOURCE / next((a.name for a in ADD_ONS if model in a.models), "") / model.name
     if profile is not None and profile.name:
         path = folder / "configs" / f"{profile.name}.pbtxt"
         if path.is_file():

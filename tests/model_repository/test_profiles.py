@@ -24,11 +24,9 @@ from tritonclient.grpc import model_config_pb2
 
 from aesthetic_client import Client, contract
 from aesthetic_client.contract import (
-    AESTHETIC_HEADS,
     BF16,
     CLIP_IMAGE,
     DEFAULT_PROFILE,
-    HEADS_PLAN,
     INT8,
     MODELS,
     ONNX_CUDA,
@@ -42,6 +40,7 @@ from aesthetic_client.contract import (
 
 GPU_PROFILES = [ONNX_CUDA, TENSORRT]
 OPENVINO_PROFILES = [BF16, INT8]
+OPTIONAL_PLANS = [plan for plan in PLANS if plan.optional]
 KIND = model_config_pb2.ModelInstanceGroup.Kind
 BACKENDS_OWN_ARTIFACT = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 # What the C++ openvino backend reads, and the values that it takes
@@ -218,23 +217,29 @@ def test_each_plan_is_served_by_tensorrt_up_to_its_largest_batch(plan: Plan) -> 
     assert 1 < plan.opt_batch <= plan.max_batch
     # Its provenance is appended; what a CPU needs has no place here.
     assert not config.parameters and not config.optimization.HasField("execution_accelerators")
-    assert [model for model in MODELS if config_of(model, TENSORRT).backend == "tensorrt"] == [
-        plan.model for plan in PLANS
+    models = (*MODELS, *contract.OPTIONAL_MODELS)
+    assert [model for model in models if config_of(model, TENSORRT).backend == "tensorrt"] == [
+        each.model for each in PLANS
     ]
 
 
-def test_the_heads_plan_is_one_instance_without_graphs_warmed_up_at_both_ends() -> None:
-    config = config_of(AESTHETIC_HEADS, TENSORRT)
-    (heads,) = config.instance_group
-    assert (heads.kind, heads.count) == (KIND.KIND_GPU, 1)
+@pytest.mark.parametrize("plan", OPTIONAL_PLANS, ids=lambda plan: plan.model.name)
+def test_an_optional_plan_is_one_instance_without_graphs_warmed_up_at_both_ends(plan: Plan) -> None:
+    text = path_of(plan.model, TENSORRT).read_text()
+    check_contract(text, plan.model, plan.max_batch)
+    check_style(text)
+    config = parsed(text)
+    (group,) = config.instance_group
+    assert (group.kind, group.count) == (KIND.KIND_GPU, 1)
     assert not config.HasField("optimization")
-    assert check_warmup(config, AESTHETIC_HEADS) == [1, contract.MAX_EMBEDDING_BATCH]
+    assert check_warmup(config, plan.model) == [1, plan.max_batch]
 
 
-def test_without_its_plan_the_heads_are_served_as_in_the_default_profile() -> None:
+@pytest.mark.parametrize("plan", OPTIONAL_PLANS, ids=lambda plan: plan.model.name)
+def test_without_its_plan_a_model_is_served_as_in_the_default_profile(plan: Plan) -> None:
     """config.pbtxt is what Triton takes when an export leaves configs/tensorrt.pbtxt out."""
-    assert HEADS_PLAN.optional and HEADS_PLAN.source == DEFAULT_PROFILE
-    plain, planned = (config_of(AESTHETIC_HEADS, each) for each in (DEFAULT_PROFILE, TENSORRT))
+    assert plan.source == DEFAULT_PROFILE
+    plain, planned = (config_of(plan.model, each) for each in (DEFAULT_PROFILE, TENSORRT))
     assert plain.backend == "onnxruntime" and not plain.default_model_filename
     for field in ("max_batch_size", "input", "output", "dynamic_batching"):
         assert getattr(plain, field) == getattr(planned, field)
