@@ -19,13 +19,23 @@ from aesthetic_bench.settings import (
     parse_concurrency,
 )
 
+from aesthetic_client import contract
+
 RESULTS = Path(__file__).parent / "results" / "serving-cpu.json"
+FP32 = contract.DEFAULT_PROFILE.precision
 
 
 def parse(arguments: list[str] | None = None) -> tuple[Settings, Path]:
     """The run's settings and the file for its results."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser, RESULTS)
+    parser.add_argument(
+        "--profile",
+        choices=tuple(contract.CPU_PROFILES),
+        default=FP32,
+        help="the tower's precision (default: %(default)s); another one's results go to "
+        f"{RESULTS.stem}-PROFILE.json",
+    )
     parser.add_argument(
         "--concurrency",
         type=_concurrency,
@@ -51,8 +61,12 @@ def parse(arguments: list[str] | None = None) -> tuple[Settings, Path]:
         quick=given.quick,
         weights=given.weights,
         tower=given.tower,
+        profile=contract.CPU_PROFILES[given.profile],
     )
-    return settings, given.output
+    output: Path = given.output
+    if output == RESULTS and given.profile != FP32:
+        output = RESULTS.with_stem(f"{RESULTS.stem}-{given.profile}")
+    return settings, output
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,6 @@
-"""The bare engine: the served ONNX file in an ONNX Runtime session of its own, in a loop.
+"""The bare engine: the served model file in an engine of its own, in a loop.
 
-Same file, same session options as Triton's `clip_image`, no server. Run as a fresh process by
+Same file, same engine options as Triton's `clip_image`, no server. Run as a fresh process by
 `children.run_module`.
 """
 
@@ -86,13 +86,38 @@ def open_session(folder: Path, config: Mapping[str, Any]) -> tuple[Callable[[Any
     return run, options.intra_op_num_threads
 
 
-def measure(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Task: model_folder, pixels (.npy), embeddings (.npy, written), batches, seconds."""
+def open_openvino(path: Path, config: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """A function from pixels to embeddings, run as Triton's `openvino` backend runs the file."""
+    import openvino
 
+    from aesthetic_client import contract
+    from aesthetic_serve.backends.openvino.engine import Engine
+    from aesthetic_serve.backends.openvino.options import options
+
+    core = openvino.Core()
+    engine = Engine(core, core.read_model(path), options(config), batching=True)
+    outputs = [contract.EMBEDDING.name]
+    return lambda batch: engine.run(outputs, {contract.PIXELS.name: batch})[0]
+
+
+def open_engine(folder: Path, config: Mapping[str, Any]) -> tuple[Callable[[Any], Any], int]:
+    """What Triton's backend runs for the tower: `open_session`, or its like in OpenVINO."""
+    if config["backend"] != "openvino":
+        return open_session(folder, config)
+    from aesthetic_serve.backends.openvino.translation import DEFAULT_FILE
+    from aesthetic_serve.backends.signature import artifact
+
+    path = artifact(config, str(folder), latest_version(folder), DEFAULT_FILE)
+    return open_openvino(path, config), 0
+
+
+def measure(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Task: model_folder, config_file, pixels and embeddings (.npy, the latter written), batches,
+    seconds."""
     folder = Path(task["model_folder"])
-    config = model_config(folder)
+    config = model_config(folder, task["config_file"])
     begin = time.perf_counter()
-    run, threads = open_session(folder, config)
+    run, threads = open_engine(folder, config)
     load_s = time.perf_counter() - begin
     pixels = np.load(task["pixels"])
 

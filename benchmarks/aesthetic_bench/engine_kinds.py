@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .engine import model_config, open_engine, open_openvino
 from .tower_files import OPEN_CLIP, TRANSFORMERS
 
 if TYPE_CHECKING:
@@ -73,24 +74,16 @@ def onnxruntime(task: Task) -> Embed:
 
 def openvino_fp32(task: Task) -> Embed:
     """The exported ONNX file in OpenVINO, fp32, run as the `openvino` backend runs its files."""
-    return _openvino(Path(task["onnx"]), {"max_batch_size": task["max_batch"]}, task)
+    run = open_openvino(Path(task["onnx"]), {"max_batch_size": task["max_batch"]})
+    pixels = _pixels(task)
+    return lambda positions: run(pixels[positions])
 
 
 def profile(task: Task) -> Embed:
     """What Triton's backend runs for `clip_image` in a profile, without Triton."""
-    from .engine import latest_version, model_config
-
     folder = Path(task["model_folder"])
-    config = model_config(folder, task["config_file"])
-    version = latest_version(folder)
-    if config["backend"] == "openvino":
-        from aesthetic_serve.backends.openvino.translation import DEFAULT_FILE
-        from aesthetic_serve.backends.signature import artifact
-
-        return _openvino(artifact(config, str(folder), version, DEFAULT_FILE), config, task)
-    from .engine import open_session
-
-    run, pixels = open_session(folder, config)[0], _pixels(task)
+    run, _ = open_engine(folder, model_config(folder, task["config_file"]))
+    pixels = _pixels(task)
     return lambda positions: run(pixels[positions])
 
 
@@ -101,20 +94,6 @@ LOADERS: dict[str, Callable[[Task], Embed]] = {
         *(onnxruntime, openvino_fp32, profile),
     )
 }
-
-
-def _openvino(path: Path, config: Mapping[str, Any], task: Task) -> Embed:
-    import openvino
-
-    from aesthetic_client import contract
-    from aesthetic_serve.backends.openvino.engine import Engine
-    from aesthetic_serve.backends.openvino.options import options
-
-    core = openvino.Core()
-    engine = Engine(core, core.read_model(path), options(config), batching=True)
-    pixels = _pixels(task)
-    name, outputs = contract.PIXELS.name, [contract.EMBEDDING.name]
-    return lambda positions: engine.run(outputs, {name: pixels[positions]})[0]
 
 
 def _open_clip_module(task: Task) -> nn.Module:

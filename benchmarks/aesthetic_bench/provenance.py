@@ -14,17 +14,19 @@ from .errors import BenchError
 TOWER = contract.CLIP_IMAGE.name
 
 
-def read_provenance(repository: Path) -> dict[str, str]:
-    """What `aesthetic export` wrote into the tower's config.
+def read_provenance(
+    repository: Path, profile: contract.Profile = contract.DEFAULT_PROFILE
+) -> dict[str, str]:
+    """What `aesthetic export` wrote into the tower's config of that profile.
 
     Raises BenchError where there is no repository.
     """
-    if not (repository / TOWER / "config.pbtxt").is_file():
+    if not (repository / TOWER / profile.config_file).is_file():
         raise BenchError(
             "there is no servable model repository at the given place; make it with: "
             "aesthetic export, or name another one with --repository"
         )
-    parameters = model_config(repository / TOWER).get("parameters", {})
+    parameters = model_config(repository / TOWER, profile.config_file).get("parameters", {})
     prefix = contract.PROVENANCE_PREFIX
     return {
         key.removeprefix(prefix): value["string_value"]

@@ -32,7 +32,7 @@ METHOD = (
     "perf_analyzer and the server share the machine's cores. images_per_s of a served case: "
     "requests over the time from the first one's start to the last one's end, by perf_analyzer's "
     "timestamps. embeddings_per_s: perf_analyzer's own, over three windows. Saturation: the "
-    "sweep's highest concurrency. Bare engine: the same ONNX file and session options in a process "
+    "sweep's highest concurrency. Bare engine: the same model file and engine options in a process "
     "of its own, at its best batch size, in the runs right before and right after. Torch loop: "
     "files in, score out, with open_clip."
 )
@@ -63,7 +63,7 @@ class Run:
 
         Raises BenchError, or a ServeError where the server cannot be run.
         """
-        self._provenance = read_provenance(self._settings.repository)
+        self._provenance = read_provenance(self._settings.repository, self._settings.profile)
         self._images = load_images(self._settings.images, self._scratch)
         np.save(self._scratch / "pixels.npy", self._images.pixels)
         actions = {
@@ -128,6 +128,7 @@ class Run:
         settings = self._settings
         task = {
             "model_folder": str(settings.repository / TOWER),
+            "config_file": settings.profile.config_file,
             "pixels": str(self._scratch / "pixels.npy"),
             "embeddings": str(self._scratch / "embeddings.npy"),
             "batches": settings.bare_batches,
@@ -161,7 +162,11 @@ class Run:
     def _start_server(self) -> None:
         self._say("starting Triton")
         # Not supervised: its canary images would be counted with the benchmark's.
-        server = EmbeddedServer(self._settings.repository, supervise=False)
+        server = EmbeddedServer(
+            self._settings.repository,
+            supervise=False,
+            config_name=self._settings.profile.name or None,
+        )
         self._server = self._stack.enter_context(server)
         asked = Server(server.ports.http)
         configs = {step: asked.config(step) for step in contract.AESTHETIC.steps}

@@ -41,6 +41,7 @@ class Settings:
     quick: bool = False
     weights: str | None = None  # of the torch loop, as `aesthetic export --weights` takes them
     tower: str | None = None  # the same as MODULE:FUNCTION, for towers that nobody published
+    profile: contract.Profile = contract.DEFAULT_PROFILE
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -54,6 +55,7 @@ class Settings:
         """Plain values for JSON; no paths."""
         return {
             "quick": self.quick,
+            "profile": self.profile.name or self.profile.precision,
             "aimed_seconds_per_case": self.seconds,
             "concurrency": list(self.concurrency),
             "heads_batch_and_concurrency": [list(case) for case in HEADS_CASES],
