@@ -16,7 +16,6 @@ from aesthetic_client.contract import (
     TOKEN_COUNT,
     Tensor,
 )
-from aesthetic_client.errors import InputError
 from aesthetic_client.results import TextResult
 from aesthetic_client.tokenizer import check_prompt, warn_of_cut
 
@@ -27,12 +26,7 @@ def checked_prompts(prompts: str | Sequence[str]) -> list[str]:
     """The prompts as a list. Raises InputError for what the server would refuse."""
     listed = [prompts] if isinstance(prompts, str) else list(prompts)
     for index, prompt in enumerate(listed):
-        position = f"prompts[{index}]"
-        check_prompt(prompt, position=position)
-        try:
-            prompt.encode()
-        except UnicodeEncodeError:
-            raise InputError("a str that UTF-8 cannot encode", position=position) from None
+        check_prompt(prompt, position=f"prompts[{index}]")
     return listed
 
 

@@ -134,7 +134,7 @@ class Client(_core.BaseClient):
         """Text embeddings and hidden states of prompts, in their order.
 
         Warns with TruncationWarning of each prompt of more than 75 tokens. Raises InputError for
-        what is no text or longer than 10,000 characters, NotServedError where the server has no
+        what is no text or longer than 2,000 characters, NotServedError where the server has no
         `clip_text`: add it with `aesthetic export --with text`.
         """
         listed = checked_prompts(prompts)

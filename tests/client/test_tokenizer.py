@@ -40,7 +40,6 @@ NASTY = [
     "ΑΝΔΡΕΑΣ straße İstanbul \u017f \u212aelvin \u212bngström \ufb01ne",
     "漢字 かな カナ 한국어 ภาษาไทย العربية עברית हिन्दी",
     "👩‍👩‍👧‍👦 🏳️‍🌈 e\u0301 u\u0308 \u200b\ufeff zero",
-    "lone \ud800 surrogate \udfff",
     "\x00\x01\x1b[31mred\x7f",
     "!!!???...---___***///\\\\\\",
     "</w> </w>a a</w>",
@@ -126,11 +125,11 @@ def test_transformers_tokenizer_of_stable_diffusion_agrees(tmp_path):
 
 
 def test_a_long_prompt_is_quick_and_a_longer_one_refused():
-    assert len(encode("a" * MAX_CHARACTERS)) > 1000
+    assert len(encode("a" * MAX_CHARACTERS)) > 200
     begun = time.process_time()
     encode(f"&{'amp;' * (MAX_CHARACTERS // 4 - 1)}")  # entities, nested
-    assert time.process_time() - begun < 3
-    with pytest.raises(InputError, match=r"prompts\[1\]: 10001 characters"):
+    assert time.process_time() - begun < 0.2
+    with pytest.raises(InputError, match=r"prompts\[1\]: 2001 characters"):
         tokenize(["ok", "a" * (MAX_CHARACTERS + 1)])
 
 
@@ -138,6 +137,12 @@ def test_a_long_prompt_is_quick_and_a_longer_one_refused():
 def test_what_is_no_text_is_named(wrong):
     with pytest.raises(InputError, match=rf"prompts\[1\]: expected text.*{type(wrong).__name__}"):
         tokenize(["fine", wrong])
+
+
+def test_what_utf_8_cannot_encode_is_no_prompt():
+    """As a command's argument of other bytes is; it would be read as U+FFFD, without a word."""
+    with pytest.raises(InputError, match=r"prompts\[1\]: a str .* from character 2 on"):
+        tokenize(["\ufffd is one", "a \ud800 cat"])
 
 
 def test_no_prompts_are_no_tokens():

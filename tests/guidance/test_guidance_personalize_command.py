@@ -92,6 +92,24 @@ def test_what_the_user_must_mend_is_said(mine, tmp_path, options, says):
     assert not (tmp_path / "out.safetensors").exists()
 
 
+def test_a_prompt_that_is_no_utf_8_is_refused_before_anything_is_loaded(
+    mine, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(command, "load_text_tower", lambda *_: pytest.fail("loaded"))
+    given = ("a cat", "\udcff", "--embedding", mine, "-o", tmp_path / "out.safetensors")
+    with pytest.raises(InputError, match=r"prompts\[1\]: .*UTF-8"):
+        run(*given)
+
+
+def test_numbers_of_numpy_and_torch_are_taken_and_travel():
+    given = Recipe(
+        np.int64(3), np.float32(0.5), "ascent", torch.tensor(0.25), np.bool_(True), np.bool_(False)
+    )
+    assert given == Recipe(3, 0.5, "ascent", 0.25, slerp=True, negative=False)
+    assert recipe_from_json(recipe_as_json(given).encode()) == given
+    assert [type(value) for value in vars(given).values()] == [int, float, str, float, bool, bool]
+
+
 def test_recipes_travel_as_json():
     recipe = Recipe(3, 0.5, "ascent", 0.25, slerp=True, negative=True)
     assert recipe_from_json(recipe_as_json(recipe).encode()) == recipe

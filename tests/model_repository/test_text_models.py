@@ -174,7 +174,7 @@ def test_embeddings_and_hidden_states_are_open_clips(client: Client, tower: Towe
 @pytest.mark.triton
 def test_a_bad_prompt_harms_no_neighbour(client: Client) -> None:
     alone = client.infer(CLIP_TEXT, {"prompt": ["a cat"]})
-    bad: list[Any] = [b"\xff\xfe", "a" * 10_001]
+    bad: list[Any] = [b"\xff\xfe", "a" * 2_001]
 
     def ask(prompt: Any) -> Any:
         try:
@@ -186,7 +186,7 @@ def test_a_bad_prompt_harms_no_neighbour(client: Client) -> None:
         results = list(pool.map(ask, ["a cat", *bad, "a cat", *bad, "a cat", "a cat"]))
     for at in (1, 4):
         assert "prompts[0]: not UTF-8 from byte 0" in str(results[at])
-        assert "prompts[0]: 10001 characters" in str(results[at + 1])
+        assert "prompts[0]: 2001 characters" in str(results[at + 1])
     for result in (results[0], results[3], results[6], results[7]):
         assert np.abs(result["text_embedding"] - alone["text_embedding"]).max() < 1e-6
 
@@ -235,7 +235,7 @@ def test_nothing_leaks_between_requests_or_rows(client: Client) -> None:
     ("row", "says"),
     [
         ((b"\xff", E, "{}"), r"prompt\[0\]: not UTF-8"),
-        (("x" * 10_001, E, "{}"), r"prompt\[0\]: 10001 characters"),
+        (("x" * 2_001, E, "{}"), r"prompt\[0\]: 2001 characters"),
         (("a", E * np.nan, "{}"), r"aesthetic_embedding\[0\]"),
         (("a", E * 0, "{}"), r"aesthetic_embedding\[0\]"),
         (("a", E, "[]"), r"recipe\[0\]: expected a JSON object"),
@@ -285,7 +285,7 @@ def test_a_cut_prompt_is_warned_of(client: Client) -> None:
     ("prompt", "says"),
     [
         (b"bytes", "expected text, got bytes"),
-        ("a" * 10_001, "10001 characters"),
+        ("a" * 2_001, "2001 characters"),
         ("\ud800", "UTF-8 cannot encode"),
     ],
 )

@@ -14,6 +14,7 @@ from aesthetic_client import Client
 from aesthetic_client.cli._show import print_table, status
 from aesthetic_client.contract import AESTHETIC_PERSONALIZE
 from aesthetic_client.errors import InputError
+from aesthetic_client.tokenizer import check_prompt
 from aesthetic_export.cli import weights_folders
 from aesthetic_export.provenance import metadata_of, text_tower_provenance
 from aesthetic_guidance.cli._images import check_output, weights_note
@@ -87,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.slerp,
         arguments.negative,
     )
+    for index, prompt in enumerate(arguments.prompts):  # before weights are loaded
+        check_prompt(prompt, position=f"prompts[{index}]")
     embedding = AestheticEmbedding.read(arguments.embedding)
     personalize = _on_the_server if arguments.url else _in_this_process
     found, known = personalize(arguments, embedding, recipe)
