@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesthetic_client.contract import EMBEDDING_DIM
+from aesthetic_client.contract import EMBEDDING_DIM, PROVENANCE_PREFIX, SEEDED_WEIGHTS
 from aesthetic_client.errors import EmbeddingError
 
 SUFFIXES = (".safetensors", ".npy")
@@ -35,6 +35,11 @@ class StoredVector:
 
     values: NDArray[np.float64]
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def model(self) -> dict[str, str]:
+        """The provenance of the tower behind it, {} where the file does not tell."""
+        return tower_of(self.metadata)
 
 
 def read_vector(path: Path) -> StoredVector:
@@ -81,8 +86,54 @@ def one_vector(values: NDArray[Any], where: str) -> NDArray[np.float64]:
 
 def unit_vector(vector: NDArray[np.float64]) -> NDArray[np.float32]:
     """The same direction as float32 of length 1; divided in float64, where fp16 would overflow."""
-    unit: NDArray[np.float32] = (vector / np.linalg.norm(vector)).astype(np.float32)
+    return exact_unit(vector).astype(np.float32)
+
+
+def exact_unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same direction as float64 of length 1.
+
+    Scaled first: the squares of 1e200 overflow, and those of 1e-200 vanish.
+    """
+    scaled = vector / np.abs(vector).max()
+    unit: NDArray[np.float64] = scaled / np.linalg.norm(scaled)
     return unit
+
+
+def tower_of(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The provenance fields among a file's metadata."""
+    return {
+        key.removeprefix(PROVENANCE_PREFIX): value
+        for key, value in metadata.items()
+        if key.startswith(PROVENANCE_PREFIX)
+    }
+
+
+def is_seeded(model: Mapping[str, Any]) -> bool:
+    """Whether a provenance tells of random weights."""
+    return SEEDED_WEIGHTS in str(model.get("weights", ""))
+
+
+def origin_notes(name: str, model: Mapping[str, Any], served: Mapping[str, Any]) -> tuple[str, ...]:
+    """What must be said where a vector of the tower `model` is compared with `served`'s embeddings.
+
+    Both are provenance; {} is an unknown tower, of which nothing is said.
+    """
+    if is_seeded(model):
+        return (f"MEANINGLESS: {name} was made by a tower with weights: {SEEDED_WEIGHTS}",)
+    if not model.get("weights") or not served.get("weights"):
+        return ()
+    hashes = [one.get("weights_sha256") for one in (model, served)]
+    by = hashes if all(hashes) else [one["weights"] for one in (model, served)]
+    if by[0] == by[1]:
+        return ()
+    told = [
+        f"{one['weights']}, sha256 {str(digest)[:12]}" if digest else str(one["weights"])
+        for one, digest in zip((model, served), hashes, strict=True)
+    ]
+    return (
+        f"WARNING: {name} was made by another tower ({told[0]}) than the one it is compared with "
+        f"({told[1]}): such cosines tell nothing",
+    )
 
 
 def _one_tensor(data: bytes) -> tuple[NDArray[Any], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -11,12 +12,12 @@ from numpy.typing import NDArray
 
 from aesthetic_client import Client, EmbeddingError, ScoreResult, UnavailableError
 from aesthetic_client._wire import resolve_heads, unit_embeddings
-from aesthetic_client.contract import EMBEDDING_DIM, MAX_IMAGE_BATCH
+from aesthetic_client.contract import CLIP_IMAGE, EMBEDDING_DIM, MAX_IMAGE_BATCH
 from aesthetic_client.errors import InputError
 from aesthetic_client.images import Decode, ImageSource
 from aesthetic_curate.config import Job, ScoreConfig
 from aesthetic_curate.errors import StoppedError
-from aesthetic_curate.likeness import Like, compared, cosines, with_likes
+from aesthetic_curate.likeness import Like, compared, cosines, like_notes, with_likes
 from aesthetic_curate.options import InputOptions
 from aesthetic_curate.servers import Servers
 
@@ -66,10 +67,18 @@ class BatchScorer:
         try:
             served = resolve_heads(heads, self._ask(lambda client: client.heads()))
             self.heads = with_likes(served, likes)
+            self._warn_of_origins(likes)
         except BaseException:
             self.close()
             raise
         self._names, self._likes = [head.name for head in served], likes
+
+    def _warn_of_origins(self, likes: Sequence[Like]) -> None:
+        if not any(like.model for like in likes):
+            return
+        known = self._ask(lambda client: client.provenance([CLIP_IMAGE]))
+        for note in like_notes(likes, known):
+            warnings.warn(note, stacklevel=3)
 
     def images(
         self, sources: Sequence[ImageSource], *, embedding: bool = False

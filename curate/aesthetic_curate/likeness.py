@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aesthetic_client.cli._likes import read_direction
-from aesthetic_client.contract import Head, output_name
+from aesthetic_client.contract import CLIP_IMAGE, Head, output_name
 from aesthetic_client.errors import EmbeddingError, InputError
 from aesthetic_client.results import ScoreResult
+from aesthetic_client.vectors import origin_notes
 from aesthetic_curate.vectors import ScoreUnits, Units, grouped_dot
 
 PREFIX = "like_"
@@ -21,11 +23,15 @@ PREFIX = "like_"
 
 @dataclass(frozen=True)
 class Like:
-    """A column: cosines with the unit vector (768,) of a file whose SHA-256 is `sha256`."""
+    """A column: cosines with the unit vector (768,) of a file whose SHA-256 is `sha256`.
+
+    `model` is the provenance of the tower behind the vector, {} where the file tells none.
+    """
 
     output: str
     sha256: str
     vector: NDArray[np.float32] = field(compare=False, repr=False)
+    model: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def head(self) -> Head:
@@ -43,12 +49,12 @@ def read_likes(paths: Sequence[str | Path]) -> tuple[Like, ...]:
         output = PREFIX + output_name(path.stem)
         if output in found:
             raise InputError(f"like: {path} and another file share the column {output}; rename one")
-        vector = read_direction(path)
+        vector, model = read_direction(path)
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise EmbeddingError(f"{path} cannot be read: {error.strerror or error}") from None
-        found[output] = Like(output, digest, vector)
+        found[output] = Like(output, digest, vector, model)
     return tuple(found.values())
 
 
@@ -59,6 +65,22 @@ def with_likes(heads: Sequence[Head], likes: Sequence[Like]) -> tuple[Head, ...]
         if like.output in taken:
             raise InputError(f"like: a head is named {like.output} too; rename the file")
     return (*heads, *(like.head for like in likes))
+
+
+def with_origins(
+    provenance: Mapping[str, Mapping[str, Any]], likes: Sequence[Like]
+) -> dict[str, Mapping[str, Any]]:
+    """A server's provenance by model, and that of the likes' towers by column, where it is known.
+
+    A like of a random tower so makes results seeded, as a model of random weights does.
+    """
+    return {**provenance, **{like.output: dict(like.model) for like in likes if like.model}}
+
+
+def like_notes(likes: Sequence[Like], provenance: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What must be said of likes that a random tower made, or another one than the server's."""
+    tower = provenance.get(CLIP_IMAGE.name, {})
+    return [note for like in likes for note in origin_notes(like.output, like.model, tower)]
 
 
 def cosines(likes: Sequence[Like], units: Units) -> dict[str, NDArray[np.float32]]:

@@ -21,7 +21,7 @@ from aesthetic_curate import columns
 from aesthetic_curate.config import FORMAT, Job, ScoreConfig
 from aesthetic_curate.embeddings import open_embeddings, score_embedding_chunk
 from aesthetic_curate.errors import StoppedError, UnreadableError
-from aesthetic_curate.likeness import scoring_likes
+from aesthetic_curate.likeness import scoring_likes, with_origins
 from aesthetic_curate.opening import open_source
 from aesthetic_curate.outcomes import Outcome
 from aesthetic_curate.rows import RowWriter
@@ -87,7 +87,7 @@ def score_shard(
         "fingerprint": job.fingerprint,
         "config": job.config.to_json(),
         "options": asdict(job.options),
-        "provenance": job.provenance,
+        "provenance": with_origins(job.provenance, job.config.likes),
         "tar": job.config.tar_min is not None and shard.kind != "embeddings",
     }
     with folder.writing(names[2]) as path:

@@ -15,6 +15,9 @@ import pytest
 
 from aesthetic_client import Client
 from aesthetic_client.cli import main
+from aesthetic_client.cli._likes import read_direction
+from aesthetic_client.contract import SEEDED_WEIGHTS
+from aesthetic_client.vectors import origin_notes
 from aesthetic_guidance.embeddings import AestheticEmbedding, mean_of
 
 Run = Callable[..., tuple[int, str, str]]
@@ -86,6 +89,48 @@ def test_published_and_npy_files_do_as_well(score, embedded, like, tmp_path):
         assert float(row["like:c"]) == pytest.approx(float(row["like:mine"]), abs=1e-6)
 
 
+@pytest.mark.triton
+def test_where_an_embedding_comes_from_is_told(score, embedded, tmp_path):
+    values = np.stack(list(embedded.values())[:3])
+    tower = {"weights": "openai", "weights_sha256": "ab" * 32}
+    mean_of(values, model=tower).write(tmp_path / "other.safetensors")
+    mean_of(values, model={"weights": SEEDED_WEIGHTS}).write(tmp_path / "noise.safetensors")
+    mean_of(values).write(tmp_path / "unknown.safetensors")
+    names = ("other", "noise", "unknown")
+    likes = [word for name in names for word in ("--like", tmp_path / f"{name}.safetensors")]
+    code, _, said = score(next(iter(embedded)), *likes)
+    assert code == 0 and "like:unknown" not in said
+    assert "like:other was made by another tower (openai, sha256 abababababab) than" in said
+    assert f"MEANINGLESS: like:noise was made by a tower with weights: {SEEDED_WEIGHTS}" in said
+
+
+def test_only_a_tower_that_is_known_to_differ_is_told_of():
+    openai = {"weights": "openai", "weights_sha256": "ab" * 32}
+    for model, served in (
+        ({}, openai),
+        (openai, {}),
+        (openai, openai),
+        ({"weights": "a copy", "weights_sha256": "ab" * 32}, openai),
+        ({"weights": "openai"}, openai),
+    ):
+        assert origin_notes("it", model, served) == ()
+    for model, served in (
+        ({"weights": "openai", "weights_sha256": "cd" * 32}, openai),
+        ({"weights": "laion2b"}, openai),
+        (openai, {"weights": SEEDED_WEIGHTS}),
+        ({"weights": SEEDED_WEIGHTS}, {"weights": SEEDED_WEIGHTS}),
+    ):
+        assert len(origin_notes("it", model, served)) == 1
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-200, 1.0, 1e200, 1e306])
+def test_vectors_of_any_size_keep_their_direction(tmp_path, size):
+    vector = np.random.default_rng(3).standard_normal(768)
+    np.save(tmp_path / "v.npy", vector * size)
+    found = read_direction(tmp_path / "v.npy").vector
+    assert np.abs(found - vector / np.linalg.norm(vector)).max() < 1e-7
+
+
 def test_errors_come_before_any_server_is_asked(tmp_path, capsys):
     np.save(tmp_path / "mine.npy", np.ones(768))
     (tmp_path / "deeper").mkdir()
@@ -109,7 +154,7 @@ def test_the_base_install_reads_safetensors_without_torch_or_safetensors(tmp_pat
         " 'aesthetic_export'): sys.modules[name] = None\n"
         "from pathlib import Path\n"
         "from aesthetic_client.cli.score import _likes\n"
-        "vector = _likes([Path(sys.argv[1])])['like:mine']\n"
+        "vector = _likes([Path(sys.argv[1])])['like:mine'].vector\n"
         "print(vector.dtype, vector[:3].round(4).tolist())"
     )
     done = subprocess.run(

@@ -18,8 +18,16 @@ from safetensors.numpy import save_file
 
 from aesthetic_client import Client
 from aesthetic_client.cli import main
-from aesthetic_client.contract import AESTHETIC_HEADS, DEFAULT_HEAD, HEADS_DATA, Head
+from aesthetic_client.contract import (
+    AESTHETIC_HEADS,
+    DEFAULT_HEAD,
+    HEADS_DATA,
+    PROVENANCE_PREFIX,
+    SEEDED_WEIGHTS,
+    Head,
+)
 from aesthetic_client.errors import EmbeddingError, InputError
+from aesthetic_curate.cli._messages import say_plan
 from aesthetic_curate.column_scorer import AestheticScorer
 from aesthetic_curate.config import FORMAT, Job, ScoreConfig, essentials
 from aesthetic_curate.inputs import find_shards
@@ -178,6 +186,38 @@ def test_batches_of_pipelines_have_the_columns(
     stored.close()
     assert np.abs(found["like_mine"][:-1] - expected).max() < 1e-6
     assert np.isnan(found["like_mine"][-1]) and found["status"][-1] == "bad_embedding"
+
+
+@pytest.mark.triton
+def test_a_like_of_a_random_tower_makes_results_meaningless(
+    tiny_server: Any, tiny_repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(name: str, weights: str) -> Path:
+        known = {f"{PROVENANCE_PREFIX}weights": weights}
+        save_file({"embedding": np.ones(768, np.float32)}, tmp_path / name, known)
+        return tmp_path / name
+
+    noise = write("noise.safetensors", SEEDED_WEIGHTS)
+    other = write("other.safetensors", "laion2b")
+    np.save(tmp_path / "stored.npy", unit_embeddings(4, seed=4).astype(np.float32))
+    (shard,) = find_shards([str(tmp_path / "stored.npy")], InputOptions())
+    config = ScoreConfig((DEFAULT_HEAD,), likes=read_likes([noise, other]))
+    heads_data = tiny_repository / AESTHETIC_HEADS.name / "1" / HEADS_DATA
+    known = {"clip_image": {"weights": "openai"}}  # a server's, of which the heads are here
+    job = Job(str(tmp_path / "out"), (), config, InputOptions(), known, str(heads_data))
+    say_plan(plan([shard], job), job)
+    said = capsys.readouterr().err
+    assert "MEANINGLESS: like_noise was made by a tower with weights: seeded" in said
+    assert "like_other was made by another tower (laion2b) than" in said
+    scorer = open_scorer(job)
+    score_shard(shard, job, scorer)
+    scorer.close()
+    results = Results.open(job.out)
+    assert results.provenance["like_other"] == {"weights": "laion2b"} and results.seeded
+    scorer = AestheticScorer(tiny_server.grpc_url, like=[noise], embedding_column="vector")
+    with pytest.warns(UserWarning, match="MEANINGLESS: like_noise"):
+        scorer({"vector": unit_embeddings(2, seed=4)})
+    scorer.close()
 
 
 def test_files_that_cannot_be_columns(files: list[Path], tmp_path: Path) -> None:

@@ -11,12 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from aesthetic_client._wire import resolve_heads
 from aesthetic_client.cli._files import find_images
-from aesthetic_client.cli._likes import read_direction
+from aesthetic_client.cli._likes import Direction, read_direction, warn_of_origins
 from aesthetic_client.cli._server import add_server_arguments, connected
 from aesthetic_client.cli._show import opened, print_table, progress
 from aesthetic_client.client import Client
@@ -61,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     files = find_images(arguments.paths)
     likes = _likes(arguments.like)
     with connected(arguments) as client, opened(arguments.output) as file:
+        warn_of_origins(likes, client)
         heads = _head_names(arguments.heads, client)
         results: Iterable[ScoreResult] = client.score_many(
             files, heads=heads, embedding=bool(likes), in_flight=arguments.in_flight
@@ -81,9 +79,9 @@ def _head_names(asked: str | None, client: Client) -> list[str]:
     return [head.name for head in resolve_heads(names, client.heads())]
 
 
-def _likes(paths: Sequence[Path]) -> dict[str, NDArray[np.float32]]:
-    """Unit vectors by column name. Raises InputError, EmbeddingError for a file that holds none."""
-    found: dict[str, NDArray[np.float32]] = {}
+def _likes(paths: Sequence[Path]) -> dict[str, Direction]:
+    """By column name. Raises InputError, EmbeddingError for a file that holds none."""
+    found: dict[str, Direction] = {}
     for path in paths:
         name = f"like:{path.stem}"
         if name in found:
@@ -93,12 +91,12 @@ def _likes(paths: Sequence[Path]) -> dict[str, NDArray[np.float32]]:
 
 
 def _with_likeness(
-    results: Iterable[ScoreResult], likes: Mapping[str, NDArray[np.float32]]
+    results: Iterable[ScoreResult], likes: Mapping[str, Direction]
 ) -> Iterator[ScoreResult]:
     """The same results, each with its embedding's cosines as further scores."""
     for result in results:
         if (embedding := result.embedding) is not None:
-            cosines = {name: float(embedding @ vector) for name, vector in likes.items()}
+            cosines = {name: float(embedding @ like.vector) for name, like in likes.items()}
             result = replace(result, scores={**result.scores, **cosines})
         yield result
 

@@ -6,6 +6,7 @@ import sys
 
 from aesthetic_client.contract import SEEDED_WEIGHTS
 from aesthetic_curate.config import Job, is_seeded
+from aesthetic_curate.likeness import like_notes
 from aesthetic_curate.runs import Plan, Summary
 
 
@@ -15,6 +16,8 @@ def say_plan(todo: Plan, job: Job) -> None:
         print(f"WARNING: the model has weights: {SEEDED_WEIGHTS}", file=sys.stderr)
     if not job.provenance:
         print("WARNING: the server does not say where its weights come from", file=sys.stderr)
+    for note in like_notes(job.config.likes, job.provenance):
+        print(note, file=sys.stderr)
     if todo.done:
         print(f"{len(todo.done)} shards are done already", file=sys.stderr)
     if todo.other_settings:

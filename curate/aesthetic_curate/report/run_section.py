@@ -118,7 +118,7 @@ def _banners(summary: Summary) -> str:
         ]
         banners.append(
             '<div class="banner alarm" role="alert"><strong>These scores are meaningless.</strong>'
-            f"{' and '.join(models)} served random weights ({SEEDED_WEIGHTS}). "
+            f"They come from random weights ({SEEDED_WEIGHTS}): {' and '.join(models)}. "
             "Nothing may be concluded from this page, or filtered by these scores.</div>"
         )
     if summary.unfinished:
