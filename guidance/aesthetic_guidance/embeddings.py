@@ -7,6 +7,7 @@ section 3: e is the mean of the images' CLIP embeddings, normalised to length 1.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,19 @@ from numpy.typing import NDArray
 
 from aesthetic_client import Client
 from aesthetic_client._wire import UNIT_TOLERANCE
-from aesthetic_client.contract import EMBEDDING_DIM, PROVENANCE_PREFIX, SEEDED_WEIGHTS
-from aesthetic_client.errors import EmbeddingError
+from aesthetic_client.contract import CLIP_IMAGE, EMBEDDING_DIM
+from aesthetic_client.errors import EmbeddingError, InputError
 from aesthetic_client.images import ImageSource
-from aesthetic_client.vectors import SUFFIXES, one_vector, read_vector, unit_vector
+from aesthetic_client.vectors import (
+    SUFFIXES,
+    exact_unit,
+    is_seeded,
+    one_vector,
+    origin_notes,
+    read_vector,
+    tower_of,
+    unit_vector,
+)
 from aesthetic_export.provenance import metadata_of
 
 FORMAT = "aesthetic-embedding-1"  # `format` of the metadata of our .safetensors
@@ -50,7 +60,7 @@ class AestheticEmbedding:
     @property
     def seeded(self) -> bool:
         """Whether the tower's weights were random: the direction then means nothing."""
-        return SEEDED_WEIGHTS in str(self.model.get("weights", ""))
+        return is_seeded(self.model)
 
     @classmethod
     def of(cls, values: NDArray[Any], source: str = "", **known: Any) -> AestheticEmbedding:
@@ -124,10 +134,9 @@ def mean_of(
     if array.ndim != 2 or array.shape[1] != EMBEDDING_DIM or not len(array):
         raise EmbeddingError(f"expected features (n, {EMBEDDING_DIM}), n > 0; got {array.shape}")
     rows = np.stack([one_vector(row, f"features[{at}]") for at, row in enumerate(array)])
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
     if normalize_each:
-        rows = rows / norms
-    elif (np.abs(norms - 1) <= UNIT_TOLERANCE).all():
+        rows = np.stack([exact_unit(row) for row in rows])
+    elif (np.abs(np.linalg.norm(rows, axis=1) - 1) <= UNIT_TOLERANCE).all():
         raise EmbeddingError(RAW_NEEDED)
     mean = rows.mean(axis=0)
     if np.linalg.norm(mean) < 1e-6 * np.linalg.norm(rows, axis=1).max():
@@ -141,21 +150,41 @@ def similarity(
     items: NDArray[Any] | Iterable[ImageSource],
     embedding: AestheticEmbedding,
     client: Client | None = None,
+    *,
+    prompts: bool = False,
 ) -> NDArray[np.float64]:
     """Cosines (n,) of vectors (n, 768), raw or of length 1, or of images that `client` embeds.
 
-    Raises EmbeddingError for vectors without direction, ValueError for images without a client,
-    and the first image's error that could not be embedded.
+    With `prompts`, the items are a prompt or a list of them, and `client` embeds their text.
+    Warns where a random tower made the embedding, or another one than the client's server has.
+    Raises EmbeddingError for vectors without direction, ValueError for images or prompts without a
+    client, and the first image's error that could not be embedded.
     """
-    if isinstance(items, np.ndarray) and items.ndim == 2:
+    if isinstance(items, np.ndarray) and items.ndim == 2 and not prompts:
         vectors = items
     elif client is None:
-        raise ValueError("images need a client: similarity(images, embedding, client)")
+        raise ValueError("images and prompts need a client: similarity(images, embedding, client)")
     else:
-        vectors = embedded(client, items)
+        _warn_of_origin(embedding, client)
+        vectors = _text_embedded(client, items) if prompts else embedded(client, items)
     rows = [one_vector(row, f"items[{at}]") for at, row in enumerate(vectors)]
     direction = embedding.vector.astype(np.float64)
-    return np.array([row @ direction / np.linalg.norm(row) for row in rows], dtype=np.float64)
+    return np.array([exact_unit(row) @ direction for row in rows], dtype=np.float64)
+
+
+def _text_embedded(client: Client, prompts: Any) -> NDArray[np.float32]:
+    if isinstance(prompts, np.ndarray):
+        raise InputError("prompts=True: give a prompt, or a list of prompts; got an array")
+    listed = [prompts] if isinstance(prompts, str) else list(prompts)
+    return client.embed_text(listed).embeddings
+
+
+def _warn_of_origin(embedding: AestheticEmbedding, client: Client) -> None:
+    if not embedding.model:
+        return
+    served = client.provenance([CLIP_IMAGE]).get(CLIP_IMAGE.name, {})
+    for note in origin_notes(embedding.source or "the embedding", embedding.model, served):
+        warnings.warn(note, stacklevel=3)
 
 
 def embedded(client: Client, images: Iterable[ImageSource]) -> NDArray[np.float32]:
@@ -193,9 +222,5 @@ def _known(metadata: Mapping[str, str], path: str) -> dict[str, Any]:
         "images": int(images) if images.isdecimal() else None,
         "normalize_each": None if normalized is None else normalized == "true",
         "source": metadata.get("source") or path,
-        "model": {
-            key.removeprefix(PROVENANCE_PREFIX): value
-            for key, value in metadata.items()
-            if key.startswith(PROVENANCE_PREFIX)
-        },
+        "model": tower_of(metadata),
     }

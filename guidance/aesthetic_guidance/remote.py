@@ -19,6 +19,7 @@ from torch import nn
 from aesthetic_client import Client, contract
 from aesthetic_client.contract import (
     AESTHETIC_GRADIENT,
+    AESTHETIC_HEADS,
     DEFAULT_HEAD,
     DIRECTION,
     EMBEDDING,
@@ -84,8 +85,12 @@ class RemoteAestheticScorer(nn.Module):
         self.weights = str(known.get("weights", "unknown"))
         self.meaningless = self._head[0].meaningless or SEEDED_WEIGHTS in self.weights
         if isinstance(head, str):
-            rows = {row["name"]: str(row["weights"]) for row in known.get("heads", ())}
-            self.meaningless |= SEEDED_WEIGHTS in rows.get(self.head_name, "")
+            # The served heads have those that were added, the gradient model the published ones.
+            heads = self.client.provenance([AESTHETIC_HEADS]).get(AESTHETIC_HEADS.name, {})
+            self.meaningless |= any(
+                row["name"] == self.head_name and SEEDED_WEIGHTS in str(row["weights"])
+                for row in (*known.get("heads", ()), *heads.get("heads", ()))
+            )
         self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

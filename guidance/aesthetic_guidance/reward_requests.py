@@ -43,7 +43,7 @@ class RewardRequest:
     terms: Terms
 
 
-def parse_request(body: bytes) -> RewardRequest:
+def parse_request(body: bytes | bytearray) -> RewardRequest:
     """Raises FieldError, which names the field and the item."""
     try:
         found = json.loads(body)
@@ -105,7 +105,10 @@ def _terms(found: dict[str, Any]) -> Terms:
         parsed.append(_parsed([(like, weight)], "like"))
     elif "like_weight" in found:
         raise FieldError("is the weight of `like`, which is missing", position="like_weight")
-    return Terms(parsed[0].heads, parsed[-1].vectors)
+    try:
+        return Terms(parsed[0].heads, parsed[-1].vectors)
+    except InputError as error:
+        raise FieldError(error.message.removeprefix("head: "), position="head") from None
 
 
 def _parsed(head: Any, field: str) -> Terms:

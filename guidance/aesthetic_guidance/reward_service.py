@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -27,14 +27,16 @@ from aesthetic_client.errors import (
     NotServedError,
 )
 from aesthetic_client.images import Decode
+from aesthetic_guidance.reward_bodies import Bodies
 from aesthetic_guidance.reward_requests import FieldError, RewardRequest, parse_request
 from aesthetic_guidance.rewards import Scored, reason
+from aesthetic_guidance.served_weights import ServedWeights
 
 DEFAULT_MAX_BODY_BYTES = 128 << 20  # 64 PNGs of 1024 x 1024, in base64
-BODY_TIMEOUT_S = 120.0  # for a request's body to come in
-BODIES = 8  # read and kept at once; further requests wait
+WORKING = 8  # requests parsed and scored at once; further ones wait, with their bodies
 RETRY_S = 2.0  # a server that is away longer is told of: the trainer decides how long it waits
 HEALTH_TIMEOUT_S = 5.0
+CLIENT_GONE = 499  # as nginx logs it; nobody reads it
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,10 @@ class _Service:
         self._settings = settings
         self._client = self._connected(settings.timeout_s, RETRY_S)
         self._prober = self._connected(HEALTH_TIMEOUT_S, 0)
-        self._bodies = asyncio.Semaphore(BODIES)
+        self._bodies = Bodies(settings.max_body_bytes, WORKING * settings.max_body_bytes)
+        self._working = asyncio.Semaphore(WORKING)
         self._slots = asyncio.Semaphore(settings.in_flight)
-        self._seeded: bool | None = None
+        self._weights = ServedWeights()
 
     def _connected(self, timeout_s: float, retry_s: float) -> AsyncClient:
         settings = self._settings
@@ -106,10 +109,16 @@ class _Service:
 
     async def score(self, request: Request) -> Response:
         """The scores of a request's images. Raises what becomes an error answer."""
-        async with self._bodies:
-            body = await self._body(request)
+        async with contextlib.AsyncExitStack() as held:
+            body = await held.enter_async_context(self._bodies.read(request))
+            return await _unless_gone(request, self._answer(body, held))
+
+    async def _answer(self, body: bytearray, held: contextlib.AsyncExitStack) -> Response:
+        """The answer; the body's room is given back as soon as it is parsed."""
+        async with self._working:
             asked = await asyncio.to_thread(parse_request, body)
             del body
+            await held.aclose()
             found = await self._scored(asked)
         names = [*asked.terms.heads, *asked.terms.vectors]
         totals = [None if isinstance(s, AestheticError) else asked.terms.total(s) for s in found]
@@ -121,31 +130,6 @@ class _Service:
             },
         }
         return JSONResponse(answer | (await self._note() if found else {}))
-
-    async def _body(self, request: Request) -> bytes:
-        """The body. Raises HTTPException for one that is too large, or does not come."""
-        limit = self._settings.max_body_bytes
-        too_large = HTTPException(413, f"the body is larger than the limit of {limit} bytes")
-        announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit:
-            raise too_large
-        parts, size = [], 0
-
-        async def read() -> None:
-            nonlocal size
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    raise too_large
-                parts.append(part)
-
-        try:
-            await asyncio.wait_for(read(), BODY_TIMEOUT_S)
-        except asyncio.TimeoutError:
-            raise HTTPException(408, f"no whole body within {BODY_TIMEOUT_S:g} s") from None
-        except ClientDisconnect:
-            raise HTTPException(400, "the connection ended within the body") from None
-        return b"".join(parts)
 
     async def _scored(self, asked: RewardRequest) -> Sequence[Scored]:
         """The terms of each image, or its error. Raises what is about more than one image."""
@@ -170,6 +154,7 @@ class _Service:
                     embedding=bool(asked.terms.vectors),
                 )
             except (NoAnswerError, NotServedError):
+                self._weights.forget()
                 raise
             except AestheticError as error:
                 return error
@@ -189,16 +174,39 @@ class _Service:
 
     async def _note(self) -> dict[str, str]:
         """What has to stand beside the scores of random weights."""
-        if self._seeded is None:
-            found = (await self._client.provenance()).values()
-            self._seeded = any(SEEDED_WEIGHTS in str(one.get("weights", "")) for one in found)
-        return {"meaningless": SEEDED_WEIGHTS} if self._seeded else {}
+        seeded = self._weights.seeded()
+        if seeded is None:
+            seeded = self._weights.told(await self._client.provenance())
+        return {"meaningless": SEEDED_WEIGHTS} if seeded else {}
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """What `work` comes to; it is cancelled where the client goes before, and nobody is answered.
+
+    The request's body has been read: what is received from now on is that the client has gone.
+    """
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = (asyncio.ensure_future(work), asyncio.ensure_future(gone()))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[0].result() if tasks[0].done() else Response(status_code=CLIENT_GONE)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _problem(
     status: int, message: str, field: str = "", headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    return JSONResponse({"error": {"field": field, "message": message}}, status, headers)
+    told = {"field": field, "message": message}
+    # A field's name may be half of a UTF-16 pair, which JSON can say and UTF-8 cannot.
+    clean = {key: text.encode("utf-8", "backslashreplace").decode() for key, text in told.items()}
+    return JSONResponse({"error": clean}, status, headers)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

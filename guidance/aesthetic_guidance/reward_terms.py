@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,34 @@ from numpy.typing import NDArray
 
 from aesthetic_client.contract import DEFAULT_HEAD, EMBEDDING_DIM
 from aesthetic_client.errors import InputError
-from aesthetic_client.vectors import one_vector, unit_vector
+from aesthetic_client.vectors import is_seeded, one_vector, unit_vector
 
 LIKE = "like"  # the label of a vector's cosine
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Weights by head name, and unit vectors (768,) with their weights by label."""
+    """Weights by head name, and unit vectors (768,) with their weights by label.
+
+    `origins` is the provenance of the towers behind vectors, by label, where it is known.
+    Raises InputError where a head has a label's name.
+    """
 
     heads: Mapping[str, float]
     vectors: Mapping[str, tuple[NDArray[np.float32], float]]
+    origins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.heads.keys() & self.vectors.keys():
+            raise InputError(
+                f"head: {name!r} names a head and the cosine with a vector, whose values could "
+                "not be told apart; ask for the head by its other name, or for one of the two"
+            )
+
+    @property
+    def meaningless(self) -> bool:
+        """Whether a vector is of a random tower."""
+        return any(map(is_seeded, self.origins.values()))
 
     def values(
         self, scores: Mapping[str, float], embedding: NDArray[np.float32] | None
@@ -56,6 +74,7 @@ def parse_terms(head: Any) -> Terms:
         pairs = _pairs(head)
     heads: dict[str, float] = {}
     vectors: dict[str, tuple[NDArray[np.float32], float]] = {}
+    origins: dict[str, Mapping[str, Any]] = {}
     for what, weight in pairs:
         if isinstance(what, str):
             if what in heads:
@@ -64,9 +83,11 @@ def parse_terms(head: Any) -> Terms:
         else:
             label = LIKE if not vectors else f"{LIKE}_{len(vectors) + 1}"
             vectors[label] = unit_vector(_vector(what)), _weight(weight, label)
+            if hasattr(what, "vector") and what.model:
+                origins[label] = what.model
     if not pairs:
         raise InputError("head: name a head or a vector, at least one")
-    return Terms(heads, vectors)
+    return Terms(heads, vectors, origins)
 
 
 def _pairs(head: Any) -> list[tuple[Any, Any]]:
@@ -89,14 +110,19 @@ def _vector(value: Any) -> NDArray[np.float64]:
     if hasattr(value, "detach"):
         value = value.detach().cpu().double().numpy()
     if not isinstance(value, np.ndarray):
-        value = np.asarray(value, np.float64) if _is_vector(value) else np.empty(0)
+        try:
+            value = np.asarray(value, np.float64) if _is_vector(value) else np.empty(0)
+        except OverflowError:  # an integer of more than 308 digits
+            raise InputError("head: the vector has a number beyond 1e308") from None
     return one_vector(value, "head")
 
 
 def _weight(weight: Any, name: str) -> float:
-    if not _is_number(weight) or not math.isfinite(weight):
-        raise InputError(f"head: the weight of {name!r} is {weight!r}, expected a finite number")
-    return float(weight)
+    with contextlib.suppress(OverflowError):  # an integer of more than 308 digits
+        if _is_number(weight) and math.isfinite(weight):
+            return float(weight)
+    shown = repr(weight) if not isinstance(weight, int) or abs(weight) < 1e308 else "beyond 1e308"
+    raise InputError(f"head: the weight of {name!r} is {shown}, expected a finite number")
 
 
 def _is_number(value: Any) -> bool:

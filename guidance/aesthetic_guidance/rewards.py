@@ -19,6 +19,7 @@ Needs no torch. Nothing is pickled.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from aesthetic_client import Client
 from aesthetic_client._core import DEFAULT_IN_FLIGHT, located
 from aesthetic_client._wire import resolve_heads
-from aesthetic_client.contract import DEFAULT_HEAD, SEEDED_WEIGHTS
+from aesthetic_client.contract import CLIP_IMAGE, DEFAULT_HEAD, SEEDED_WEIGHTS
 from aesthetic_client.errors import (
     AestheticError,
     ImageError,
@@ -37,8 +38,10 @@ from aesthetic_client.errors import (
     NoAnswerError,
     NotServedError,
 )
+from aesthetic_client.vectors import origin_notes
 from aesthetic_guidance.reward_images import each_image, eight_bit
 from aesthetic_guidance.reward_terms import Terms, parse_terms
+from aesthetic_guidance.served_weights import ServedWeights
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -57,7 +60,7 @@ class Reward(ABC):
 
     `rewards` is float32 (N,), in the order of the images. `info` has `terms`, each term's values
     (N,) without its weight; `errors`, reasons by index, where images have no score; and
-    `meaningless` where the server has random weights.
+    `meaningless` where the server has random weights, or a random tower made a vector.
 
     An image that cannot be scored raises its error with its position, images[k]; with
     `on_error="nan"` its reward is NaN, and a trainer has to leave it out: one NaN in a batch makes
@@ -128,7 +131,7 @@ class Reward(ABC):
         errors = {at: reason(e) for at, e in enumerate(found) if isinstance(e, AestheticError)}
         if errors:
             info["errors"] = errors
-        if self._is_meaningless():
+        if self._is_meaningless() or self.terms.meaningless:
             info["meaningless"] = SEEDED_WEIGHTS
         return np.array([self.terms.total(row) for row in rows], np.float32), info
 
@@ -139,7 +142,7 @@ class AestheticReward(Reward):
     def __init__(self, client: Client, head: Any, on_error: OnError, in_flight: int, own: bool):
         super().__init__(head, on_error)
         self._client, self._in_flight, self._own = client, in_flight, own
-        self._seeded: bool | None = None
+        self._weights = ServedWeights()
 
     def close(self) -> None:
         """Close the connection that was opened for this function; a client that was given stays."""
@@ -157,6 +160,8 @@ class AestheticReward(Reward):
         )
         for result in results:
             if result.error is not None:
+                if isinstance(result.error, NoAnswerError):
+                    self._weights.forget()
                 yield result.error
                 continue
             scores = {name: result.scores[head] for name, head in heads.items()}
@@ -169,10 +174,14 @@ class AestheticReward(Reward):
         return resolve_heads([name], self._client.heads())[0].name
 
     def _is_meaningless(self) -> bool:
-        if self._seeded is None:
-            found = self._client.provenance().values()
-            self._seeded = any(SEEDED_WEIGHTS in str(one.get("weights", "")) for one in found)
-        return self._seeded
+        seeded = self._weights.seeded()
+        if seeded is None:
+            found = self._client.provenance()
+            seeded = self._weights.told(found)
+            for label, model in self.terms.origins.items():
+                for note in origin_notes(label, model, found.get(CLIP_IMAGE.name, {})):
+                    warnings.warn(note, stacklevel=4)
+        return seeded
 
 
 def aesthetic_reward(

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from aesthetic_client import paths
-from aesthetic_client.contract import DEFAULT_HEAD, EMBEDDING_DIM
+from aesthetic_client.contract import DEFAULT_HEAD, EMBEDDING_DIM, SEEDED_WEIGHTS
 from aesthetic_client.errors import InputError
 from aesthetic_client.pixels import CLIP_MEAN, CLIP_STD
 from aesthetic_export import sources
@@ -67,7 +67,10 @@ class AestheticScorer(nn.Module):
         self.round_to_8bit = round_to_8bit
         self.weights = tower.weights
         self.head_name = head.source.name if isinstance(head, HeadWeights) else "vector"
-        self.meaningless = tower.seeded or (isinstance(head, HeadWeights) and head.seeded)
+        self.meaningless = tower.seeded or (
+            # Random weights, or fitted on the embeddings of a random tower.
+            isinstance(head, HeadWeights) and SEEDED_WEIGHTS in head.weights
+        )
         for name, values in (("mean", CLIP_MEAN), ("std", CLIP_STD)):
             constant = torch.tensor(values, dtype=wide(dtype)).view(1, 3, 1, 1)
             self.register_buffer(name, constant, persistent=False)

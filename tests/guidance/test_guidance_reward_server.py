@@ -4,53 +4,30 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import http.client
-import json
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
+from reward_servers import LIMIT, ask, serving
 
 from aesthetic_client import Client
 from aesthetic_client.contract import DEFAULT_HEAD, HEADS, SEEDED_WEIGHTS
 from aesthetic_client.errors import InputError, UnavailableError
 from aesthetic_guidance.http_rewards import http_reward
 from aesthetic_guidance.reward_images import png_bytes
-from aesthetic_guidance.reward_service import Settings, reward_app
 from aesthetic_guidance.rewards import aesthetic_reward
 from generated_images import texture
 
 pytestmark = pytest.mark.triton
 OTHER = HEADS[1].name
-LIMIT = 1 << 20
 VECTOR = np.random.default_rng(5).standard_normal(768)
-
-
-@contextlib.contextmanager
-def serving(url: str) -> Iterator[str]:
-    """The service on a free port of this machine, in a thread; its address."""
-    app = reward_app(Settings(url, in_flight=4, timeout_s=20, max_body_bytes=LIMIT))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        listener.close()
-    assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +47,6 @@ def expected(tiny_server, images) -> dict[str, np.ndarray]:
     with Client(tiny_server.grpc_url) as client:
         head = [(DEFAULT_HEAD.name, 1.0), (OTHER, 1.0), (VECTOR, 1.0)]
         return aesthetic_reward(client, head)(images)[1]["terms"]
-
-
-def ask(address: str, body: Any, method: str = "POST", path: str = "/score") -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)
-    data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-    with contextlib.closing(connection):
-        connection.request(method, path, data)
-        with connection.getresponse() as answer:
-            return answer.status, json.loads(answer.read())
 
 
 def in_base64(image: Any) -> str:
@@ -142,6 +110,12 @@ def test_a_bad_image_fails_alone(address, images, expected):
         ({"images": [""], "like": ["a"] * 768}, "like", "expected"),
         ({"images": [""], "like": [1] * 768, "like_weight": True}, "like_weight", "finite"),
         ({"images": [""], "like_weight": 2}, "like_weight", "`like`, which is missing"),
+        ({"images": [""], "like": [10**400] * 768}, "like", "beyond 1e308"),
+        ({"images": [""], "like": [1] * 768, "like_weight": 10**400}, "like_weight", "1e308"),
+        ({"images": [""], "head": {OTHER: 10**400}}, "head", "beyond 1e308"),
+        ({"\ud800": 1}, "\\ud800", "no such field"),
+        ({"images": [""], "head": "\ud800"}, "head", "is served; these are"),
+        ({"images": [""], "head": "like", "like": [1] * 768}, "head", "names a head and the"),
     ],
 )
 def test_requests_that_cannot_be_used_are_told_why(address, body, field, words):

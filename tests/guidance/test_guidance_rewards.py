@@ -205,6 +205,10 @@ def test_pngs_are_what_pillow_reads(generated):
         (np.zeros(768), "all zero"),
         (np.full(768, np.nan), "NaN"),
         ([("a", 1), (object(), 1)], r"got \(0,\)"),
+        ([("like", 2), (VECTOR, 1)], "'like' names a head and the cosine"),
+        ([(VECTOR, 1), (VECTOR, 1), ("like_2", 1)], "'like_2' names a head and the cosine"),
+        ({"a": 10**400}, "weight of 'a' is beyond 1e308"),
+        ([10**400] * 768, "a number beyond 1e308"),
     ],
 )
 def test_heads_that_are_none_are_refused(head, words):
