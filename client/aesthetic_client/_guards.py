@@ -17,10 +17,17 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PNG_CHUNKS = 50_000  # 0.2 s of walking; 8 KB chunks of a 100 MP photograph are fewer
+# Pillow unpacks each of these to 1 MB or 64 MB at most, 10 ms a megabyte, also where it then
+# throws the text away. A PNG may have one profile; photographs have a handful of texts.
+MAX_PNG_PROFILES = 1
+MAX_PNG_PACKED_TEXTS = 20
 MAX_JPEG_MARKERS = 5_000  # before the first scan; photographs have fewer than 100
 MAX_JPEG_JUNK = 65_536  # bytes between markers, which Pillow skips one by one
 
 JPEG_MAGIC = b"\xff\xd8\xff"
+SCAN = b"\xff\xda"
+# Not a stuffed zero, a fill byte or a restart, all of which stand inside of a scan.
+JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 # Formats people send although they are not allowed by default; only for a better error.
 KNOWN_MAGIC = (
@@ -75,7 +82,7 @@ def decode_ms(data: bytes, image: Image.Image) -> float:
     megapixels = image.width * image.height / 1e6
     megabytes = len(data) / 1e6
     if image.format in ("JPEG", "MPO"):
-        scans = data.count(b"\xff\xda")
+        scans = _jpeg_scans(data)
         return megapixels * (12 + (1.2 * scans + 5 if scans > 1 else 0)) + 10 * megabytes
     if image.format == "PNG":
         return megapixels * (12 + 10 * _png_bytes_per_pixel(data)) + megabytes
@@ -118,12 +125,47 @@ def _png_bytes_per_pixel(data: bytes) -> float:
 
 
 def _check_png_chunks(data: bytes) -> None:
-    at = len(PNG_MAGIC)
+    at, profiles, texts = len(PNG_MAGIC), 0, 0
     for _ in range(MAX_PNG_CHUNKS):
-        if at + 8 > len(data) or data[at + 4 : at + 8] == b"IEND":
-            return
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    raise ImageError("too_slow", f"the PNG has over {MAX_PNG_CHUNKS:,} chunks: save it anew")
+        kind = data[at + 4 : at + 8]
+        if at + 8 > len(data) or kind == b"IEND":
+            break
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        profiles += kind == b"iCCP"
+        texts += kind == b"zTXt" or (kind == b"iTXt" and _is_packed(data, at + 8, end))
+        at = end + 4
+    else:
+        raise ImageError("too_slow", f"the PNG has over {MAX_PNG_CHUNKS:,} chunks: save it anew")
+    if profiles > MAX_PNG_PROFILES or texts > MAX_PNG_PACKED_TEXTS:
+        raise ImageError(
+            "too_slow",
+            f"the PNG has {profiles} colour profiles and {texts} compressed texts; at most "
+            f"{MAX_PNG_PROFILES} and {MAX_PNG_PACKED_TEXTS} are unpacked: save it without",
+        )
+
+
+def _is_packed(data: bytes, start: int, end: int) -> bool:
+    """Of an iTXt chunk: the byte after its keyword's end says whether its text is compressed."""
+    keyword_end = data.find(b"\0", start, end)
+    return keyword_end >= 0 and data[keyword_end + 1 : keyword_end + 2] != b"\0"
+
+
+def _jpeg_scans(data: bytes) -> int:
+    """The scans that libjpeg decodes: those of an EXIF preview or of an MPO's other frames are not.
+
+    Walks the markers up to the frame's end as libjpeg does (`jdmarker.c`): what follows a marker
+    that has no length, or none that it knows, is looked at again.
+    """
+    at, scans = 2, 0
+    for _ in range(MAX_JPEG_MARKERS):
+        found = JPEG_MARKER.search(data, at)
+        if found is None or found[0] == b"\xff\xd9":
+            return scans
+        at = found.end()
+        if found[0] >= b"\xff\xc0":
+            at += max(int.from_bytes(data[at : at + 2], "big"), 2)
+        scans += found[0] == SCAN
+    return data.count(SCAN)
 
 
 def _check_jpeg_markers(data: bytes) -> None:

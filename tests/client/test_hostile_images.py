@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aesthetic_client import _guards
+from aesthetic_client._guards import SCAN
 from aesthetic_client.errors import ImageError
 from aesthetic_client.pixels import IMAGE_CODES, PixelOptions, prepare_pixels
 from generated_images import encoded, generated, png, png_chunk, texture
@@ -84,12 +86,25 @@ def hostile() -> Iterator[tuple[str, Callable[[], bytes], str | None]]:
     yield "junk jpeg", lambda: JPEG[:2] + bytes(40_000_000) + JPEG[2:], None
     yield "fill bytes jpeg", lambda: JPEG[:2] + b"\xff" * 40_000_000 + JPEG[2:], "corrupt"
     yield "text bomb png", lambda: png_text_bomb(), None
+    yield "3000 profiles png", lambda: png_repeating(b"iCCP", b"a\0\0", 3000), "too_slow"
+    yield "300 packed texts png", lambda: png_repeating(b"zTXt", b"a\0\0", 300), "too_slow"
+    yield (
+        "300 packed international texts png",
+        lambda: png_repeating(b"iTXt", b"a\0\1\0\0\0", 300),
+        "too_slow",
+    )
     yield "trailing garbage", lambda: JPEG + bytes(20_000_000), None
 
 
 def png_text_bomb() -> bytes:
     bomb = b"comment\x00\x00" + zlib.compress(bytes(50_000_000), 9)
     return PNG[:33] + png_chunk(b"zTXt", bomb) * 20 + PNG[33:]
+
+
+def png_repeating(kind: bytes, start: bytes, count: int) -> bytes:
+    """Each chunk unpacks to a megabyte, which is no text, so that no sum of Pillow's has it."""
+    chunk = png_chunk(kind, start + zlib.compress(b"\xff" * (1 << 20), 9))
+    return PNG[:33] + chunk * count + PNG[33:]
 
 
 CASES = {name: (make, code) for name, make, code in hostile()}
@@ -158,6 +173,54 @@ def test_random_damage_never_escapes_as_another_error() -> None:
                 assert error.code in IMAGE_CODES
                 failures += 1
     assert failures > 50
+
+
+def test_a_photographs_profile_and_texts_are_read() -> None:
+    plain = png_chunk(b"iTXt", b"a\0\0\0\0\0words") * 100 + png_chunk(b"tEXt", b"a\0words") * 100
+    packed = png_repeating(b"zTXt", b"a\0\0", 20)
+    profile = png_repeating(b"iCCP", b"a\0\0", 1)
+    for data in (PNG[:33] + plain + PNG[33:], packed, profile):
+        assert np.array_equal(prepare_pixels(data), prepare_pixels(PNG))
+
+
+def scans_and_more(count: int, between: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan stands there `count` times more, each after `between`."""
+    data = encoded(PHOTO, "JPEG", progressive=True)
+    last = data.rindex(SCAN)
+    return data[:last] + (between + data[last:-2]) * count + data[last:]
+
+
+def exif_of(preview: bytes) -> bytes:
+    return b"Exif\0\0" + b"II*\0" + bytes(4) + preview
+
+
+def test_scans_are_those_of_the_first_frame() -> None:
+    preview = encoded(PHOTO.resize((160, 120)), "JPEG")
+    camera = encoded(PHOTO, "JPEG", exif=exif_of(preview))
+    frames = encoded(PHOTO, "MPO", save_all=True, append_images=[PHOTO, PHOTO])
+    assert camera.count(SCAN) == 2 and frames.count(SCAN) == 3
+    for data in (JPEG, camera, frames, JPEG + JPEG):
+        assert _guards._jpeg_scans(data) == 1
+    progressive = encoded(PHOTO, "JPEG", progressive=True, exif=exif_of(preview))
+    assert _guards._jpeg_scans(progressive) == progressive.count(SCAN) - 1 == 10
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        b"",
+        b"\xff\xfe\x00\x04\xff\xd9",  # an end inside of a comment
+        b"\xff\x02\xff\xff",  # a marker that libjpeg skips without its length
+        b"\xff\xd3\xff\xff\xff\x01",  # a restart, fill bytes, and a marker without a length
+    ],
+)
+def test_no_scan_hides_behind_what_libjpeg_skips(between: bytes) -> None:
+    assert _guards._jpeg_scans(scans_and_more(500, between)) == 511 - 1
+
+
+def test_more_markers_than_are_walked_count_as_scans_all_the_same() -> None:
+    data = scans_and_more(60, b"\xff\xfe\x00\x02" * 100)
+    assert _guards._jpeg_scans(data) == data.count(SCAN) > 60
 
 
 def test_limits_are_options() -> None:
