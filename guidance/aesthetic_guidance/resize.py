@@ -11,9 +11,9 @@ Pillow's way (`Image.resize` with BICUBIC).
 
 Pillow rounds to 8 bits after each axis. Without that the result differs from the reference's pixels
 by 0.3/255 on average and 1.1/255 at most; with it, by 1/255 on two values in ten thousand, which
-are ties (tests/guidance/test_guidance_resize.py). In scores of the tests' random tower, which is
-made to be sensitive, over real photographs: 4% of their standard deviation on average without
-rounding, 0.2% with it.
+are ties (tests/guidance/test_guidance_resize.py). Which axis comes first is the installed Pillow's
+choice (`is_vertical_first`). In scores of the tests' random tower, which is made to be sensitive,
+over real photographs: 4% of their standard deviation on average without rounding, 0.2% with it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ import torch
 
 from aesthetic_client.contract import IMAGE_SIZE
 
+try:
+    from PIL import __version__ as _pillow
+except ImportError:  # tensors need none; then as the current one does
+    _pillow = "13"
+
+# From 13.0 on Pillow shrinks tall images vertically first (github.com/python-pillow/Pillow, pull
+# request 9549), which rounds and clamps otherwise. Known here at import, for torch.compile.
+PILLOW_SWAPS_TALL = int(_pillow.split(".")[0]) >= 13
 CUBIC_A = -0.5  # Pillow's bicubic; torch's and OpenCV's own has -0.75
 CUBIC_SUPPORT = 2.0  # pixels on either side
 # Sums of weights miss 1 by some 1e-7. A clamp at exactly 1 would, by that chance, cut the gradient
@@ -71,7 +79,8 @@ def resize_and_crop(images: torch.Tensor, *, round_to_8bit: bool = False) -> tor
     vertical, horizontal = axes_of(images.shape[-2], images.shape[-1])
     if round_to_8bit:
         images = rounded_to_8bit(images)
-    for axis, dim in ((horizontal, -1), (vertical, -2)):  # Pillow's order
+    axes = ((horizontal, -1), (vertical, -2))
+    for axis, dim in axes[::-1] if is_vertical_first(vertical, horizontal) else axes:
         if axis.size == axis.resized:
             images = images.narrow(dim, axis.start, IMAGE_SIZE)
             continue
@@ -79,6 +88,12 @@ def resize_and_crop(images: torch.Tensor, *, round_to_8bit: bool = False) -> tor
         if round_to_8bit:
             images = rounded_to_8bit(images)
     return images
+
+
+def is_vertical_first(vertical: Axis, horizontal: Axis) -> bool:
+    """Whether Pillow's `Image.resize` takes the vertical axis first, as its C code decides it."""
+    tall = vertical.size > 2 * horizontal.size and vertical.resized < vertical.size
+    return tall and PILLOW_SWAPS_TALL
 
 
 def rounded_to_8bit(images: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,8 @@ from generated_images import texture
 SIZES = [  # width, height: both directions, both parities, shrinking and growing, extreme aspects
     *((1, 1), (1, 7), (7, 1), (2, 3), (223, 224), (225, 301), (500, 333), (333, 500), (640, 427)),
     *((227, 227), (1023, 767), (50, 3000), (3000, 50), (1, 64), (4, 256)),
+    # Tall: from 2:1 on Pillow 13 shrinks vertically first; it grows as before.
+    *((225, 500), (300, 600), (300, 601), (100, 250)),
 ]
 UNCHANGED = [(224, 224), (225, 224), (224, 227), (448, 224), (231, 224)]
 
