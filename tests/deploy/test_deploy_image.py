@@ -86,7 +86,7 @@ def test_everything_the_package_is_built_from_is_copied() -> None:
         assert f"!{name}" in ignored, name
     extras = project["project"]["optional-dependencies"]
     installed = re.findall(r'"/src\[([\w,]+)\]"', DOCKERFILE)
-    assert installed == ["pixels,text", "export"]
+    assert installed == ["pixels,text", "export,openvino"]
     assert {extra for line in installed for extra in line.split(",")} <= set(extras)
 
 
@@ -165,8 +165,6 @@ def test_the_export_job_makes_what_the_profile_serves(profile: str, tmp_path: Pa
     """Runs the script with an `aesthetic` that notes its arguments; the real one must know them."""
     from aesthetic_client.cli import _parser
 
-    if "--precision" not in (ROOT / "export/aesthetic_export/cli.py").read_text("utf-8"):
-        pytest.skip("`aesthetic export` has no --precision yet")
     log = tmp_path / "log"
     fake = tmp_path / "aesthetic"
     fake.write_text(f'#!/bin/sh\necho "$@" >>{log}\n')
@@ -179,7 +177,9 @@ def test_the_export_job_makes_what_the_profile_serves(profile: str, tmp_path: Pa
         assert "--repository /models" in line and line.endswith("--weights seeded:0")
         _parser(line.split()).parse_args(line.split())
     assert any("--target tensorrt" in line for line in lines) == (profile == "tensorrt")
-    assert any("--precision fp16" in line for line in lines) == (profile != "default")
+    precisions = {found for line in lines for found in re.findall(r"--precision (\w+)", line)}
+    wanted = {"default": set(), "bf16": {"bf16"}, "int8": {"int8"}}
+    assert precisions == wanted.get(profile, {"fp16"})
 
 
 def test_the_export_job_refuses_an_unknown_profile() -> None:

@@ -7,16 +7,19 @@ repository=${AESTHETIC_REPOSITORY:-/models}
 profile=${AESTHETIC_PROFILE:-tensorrt}
 
 case $profile in
-  default | onnx-cuda | tensorrt) ;;
+  default | fp32) precision= ;;
+  bf16 | int8) precision=$profile ;;
+  onnx-cuda | tensorrt) precision=fp16 ;;
   *)
-    echo "AESTHETIC_PROFILE is '$profile'; known are default, onnx-cuda, tensorrt" >&2
+    echo "AESTHETIC_PROFILE is '$profile'; known are default, fp32, bf16, int8, onnx-cuda," \
+      "tensorrt" >&2
     exit 1
     ;;
 esac
 
 aesthetic export --repository "$repository" "$@"
-if [ "$profile" != default ]; then
-  aesthetic export --repository "$repository" --precision fp16 "$@"
+if [ -n "$precision" ]; then
+  aesthetic export --repository "$repository" --precision "$precision" "$@"
 fi
 if [ "$profile" = tensorrt ]; then
   # Built by the TensorRT that serves it, on the GPU that serves it: a plan fits no other.
