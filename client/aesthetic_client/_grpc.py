@@ -6,6 +6,7 @@ bytes, a message, the message's bytes. Here tensors are copied once, behind the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,6 +22,7 @@ from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 from aesthetic_client._address import Address
 from aesthetic_client._wire import Arrays, Request, check_answer
 from aesthetic_client.contract import Tensor
+from aesthetic_client.errors import InputError
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 # As tritonclient sets them, but reconnecting to a restarted server within a second, not minutes.
@@ -54,22 +56,39 @@ class _Calls:
         )
         self._stub = service.GRPCInferenceServiceStub(channel)
         self._metadata = tuple(headers.items())
+        self._process = os.getpid()
         self.close = channel.close
 
     def infer(self, request: Request, timeout_s: float) -> Any:
+        self._check_process()
         return self._infer(serialise(request), timeout=timeout_s, metadata=self._metadata)
 
     def config(self, model: str, timeout_s: float) -> Any:
+        self._check_process()
         asked = messages.ModelConfigRequest(name=model)
         return self._stub.ModelConfig(asked, timeout=timeout_s, metadata=self._metadata)
 
     def metadata(self, timeout_s: float) -> Any:
+        self._check_process()
         asked = messages.ServerMetadataRequest()
         return self._stub.ServerMetadata(asked, timeout=timeout_s, metadata=self._metadata)
 
     def ready(self, model: str, timeout_s: float) -> Any:
+        self._check_process()
         asked = messages.ModelReadyRequest(name=model)
         return self._stub.ModelReady(asked, timeout=timeout_s, metadata=self._metadata)
+
+    def _check_process(self) -> None:
+        """Raises InputError in a forked child, where a call may wait beyond its deadline.
+
+        gRPC's threads stay with the parent (github.com/grpc/grpc, doc/fork_support.md).
+        """
+        if os.getpid() != self._process:
+            raise InputError(
+                f"this client was made in process {self._process}, and gRPC does not work in its "
+                "forked children: make a client in each process and start them by `spawn` or "
+                "`forkserver` (multiprocessing), or use an http:// address"
+            )
 
 
 class GrpcTransport:

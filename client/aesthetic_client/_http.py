@@ -2,62 +2,60 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
+
+from tritonclient.utils import InferenceServerException
 
 from aesthetic_client._address import Address
+from aesthetic_client._connections import Answer, Connections
 from aesthetic_client._wire import Arrays, Request, check_answer
+
+# Of a body's JSON, behind which the tensors' bytes come.
+JSON_BYTES = "Inference-Header-Content-Length"
 
 
 class HttpTransport:
-    """Blocking HTTP; a connection a thread, since the library's client serves one thread only."""
+    """Blocking HTTP: tritonclient's messages over connections that all threads share."""
 
     def __init__(self, address: Address, headers: Mapping[str, str], timeout_s: float) -> None:
         import tritonclient.http as module
 
         self._module = module
+        self._library = module.InferenceServerClient
         self._headers = dict(headers)
-        self._open: Callable[[], Any] = lambda: module.InferenceServerClient(
-            address.netloc,
-            ssl=address.tls,
-            connection_timeout=timeout_s,
-            network_timeout=timeout_s,
-        )
-        self._local = threading.local()
-        self._lock = threading.Lock()
-        self._clients: list[Any] = []
+        self._connections = Connections(address, timeout_s)
 
     def infer(self, request: Request, timeout_s: float) -> Arrays:
         inputs, outputs = tensors(self._module, request)
-        # A copy: the library adds the request's own headers to it, and threads share this one.
-        headers = dict(self._headers)
-        result = self._client().infer(request.model, inputs, outputs=outputs, headers=headers)
+        body, json_bytes = self._library.generate_request_body(inputs, outputs=outputs)
+        path = f"/v2/models/{quote(request.model)}/infer"
+        headers = {**self._headers, JSON_BYTES: str(json_bytes)}
+        answer = _accepted(self._connections.exchange("POST", path, headers, body))
+        stated = answer.headers.get(JSON_BYTES)
+        result = self._library.parse_response_body(
+            answer.body,
+            header_length=None if stated is None else int(stated),
+            content_encoding=answer.headers.get("Content-Encoding"),
+        )
         return arrays(request, result)
 
     def config(self, model: str, timeout_s: float) -> Mapping[str, Any]:
-        return dict(self._client().get_model_config(model, headers=self._headers))
+        return dict(json.loads(_accepted(self._get(f"/v2/models/{quote(model)}/config")).body))
 
     def metadata(self, timeout_s: float) -> Mapping[str, Any]:
-        return dict(self._client().get_server_metadata(headers=self._headers))
+        return dict(json.loads(_accepted(self._get("/v2")).body))
 
     def ready(self, model: str, timeout_s: float) -> bool:
-        return bool(self._client().is_model_ready(model, headers=self._headers))
+        return self._get(f"/v2/models/{quote(model)}/ready").status == 200
 
     def close(self) -> None:
-        with self._lock:
-            clients, self._clients = self._clients, []
-        for client in clients:
-            client.close()
-        self._local = threading.local()
+        self._connections.close()
 
-    def _client(self) -> Any:
-        client = getattr(self._local, "client", None)
-        if client is None:
-            client = self._local.client = self._open()
-            with self._lock:
-                self._clients.append(client)
-        return client
+    def _get(self, path: str) -> Answer:
+        return self._connections.exchange("GET", path, self._headers)
 
 
 class AsyncHttpTransport:
@@ -72,7 +70,8 @@ class AsyncHttpTransport:
     async def infer(self, request: Request, timeout_s: float) -> Arrays:
         client = self._opened()
         inputs, outputs = tensors(self._module, request)
-        headers = dict(self._headers)  # a copy, as above
+        # A copy: the library adds the request's own headers to it, and tasks share this one.
+        headers = dict(self._headers)
         result = await client.infer(request.model, inputs, outputs=outputs, headers=headers)
         return arrays(request, result)
 
@@ -117,3 +116,14 @@ def arrays(request: Request, result: Any) -> Arrays:
     }
     check_answer(request, answer)
     return answer
+
+
+def _accepted(answer: Answer) -> Answer:
+    """The answer, or what tritonclient raises for its status: the server's words and the number."""
+    if answer.status == 200:
+        return answer
+    try:
+        words = str(json.loads(answer.body)["error"])
+    except (ValueError, KeyError, TypeError):  # a proxy's page
+        words = answer.reason
+    raise InferenceServerException(words, str(answer.status))

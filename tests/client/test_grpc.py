@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import grpc
@@ -13,7 +15,6 @@ from tritonclient.utils import InferenceServerException
 
 from aesthetic_client import _grpc, _wire, contract
 from aesthetic_client._address import parse_address
-from aesthetic_client._http import AsyncHttpTransport, HttpTransport
 from aesthetic_client._requests import model_request
 from aesthetic_client.contract import HEADS
 from aesthetic_client.errors import ServerError
@@ -105,35 +106,26 @@ def test_failures_are_the_librarys() -> None:
     transport.close()
 
 
-class Recorder:
-    """In a client's place: adds to the headers what the library adds, and keeps them."""
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, Any]] = []
-
-    def infer(self, model: str, inputs: Any, *, outputs: Any, headers: dict[str, Any]) -> Any:
-        headers["Inference-Header-Content-Length"] = len(self.seen)
-        self.seen.append(headers)
-        raise InterruptedError
-
-
-def test_http_requests_share_no_headers() -> None:
-    """Threads that wrote their lengths into one dictionary would send each other's."""
-    transport = HttpTransport(parse_address("http://127.0.0.1:9"), {"authorization": "x"}, 5)
-    recorder = transport._local.client = Recorder()
-    for _ in range(2):
-        with pytest.raises(InterruptedError):
-            transport.infer(REQUESTS["one image"], 5)
-    first, second = recorder.seen
-    assert first is not second and first["authorization"] == second["authorization"] == "x"
-    assert transport._headers == {"authorization": "x"}
+FORKED = """
+import os, sys, threading
+from aesthetic_client._address import parse_address
+from aesthetic_client._grpc import GrpcTransport
+from aesthetic_client.errors import InputError
+transport = GrpcTransport(parse_address("127.0.0.1:9"), {})
+child = os.fork()
+if child == 0:
+    said = 0
+    for ask in (transport.metadata, lambda s: transport.ready("aesthetic", s)):
+        try:
+            ask(5)
+        except InputError as error:
+            said += "`spawn`" in str(error) and str(os.getppid()) in str(error)
+    os._exit(said)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
 
 
-def test_asyncio_http_requests_share_no_headers() -> None:
-    import tritonclient.http.aio
-
-    transport = AsyncHttpTransport(parse_address("http://127.0.0.1:9"), {"authorization": "x"})
-    transport._module, transport._client = tritonclient.http.aio, Recorder()
-    with pytest.raises(InterruptedError):
-        transport.infer(REQUESTS["one image"], 5).send(None)
-    assert transport._headers == {"authorization": "x"}
+def test_a_forked_child_is_told_at_once() -> None:
+    """In a process of its own: to fork this one, which has threads, would test them."""
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, timeout=60)
+    assert done.returncode == 2, done.stderr
