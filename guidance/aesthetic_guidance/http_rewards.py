@@ -29,6 +29,7 @@ from aesthetic_guidance.reward_images import eight_bit, png_bytes
 from aesthetic_guidance.rewards import OnError, Reward, Scored
 
 IMAGES_A_REQUEST = 8  # PNGs of 1024 x 1024: 20 MB
+_EXPECTED = "expected http://host:port of a reward server"
 REQUESTS = 4  # at once, for each call
 
 
@@ -41,12 +42,15 @@ class HttpReward(Reward):
         super().__init__(head, on_error)
         if len(self.terms.vectors) > 1:
             raise InputError("head: a reward server takes one vector; add the weighted ones up")
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"expected http://host:port of a reward server, got {url!r}")
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            self._host, self._port = parts.hostname or "", parts.port
+        except ValueError as error:  # a port that is none, a bracket without its end
+            raise InputError(f"{_EXPECTED}, got {url!r}: {error}") from None
+        if parts.scheme not in ("http", "https") or not self._host:
+            raise InputError(f"{_EXPECTED}, got {url!r}")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else None
         self._kind = kind or http.client.HTTPConnection
-        self._host, self._port = parts.hostname, parts.port
         self._path = f"{parts.path.rstrip('/')}/score"
         self._address = f"{parts.scheme}://{parts.netloc}"
         self._timeout_s, self._retry_s = timeout_s, retry_s

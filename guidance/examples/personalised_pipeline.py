@@ -19,6 +19,7 @@ import torch
 
 from aesthetic_client.contract import CONTEXT_LENGTH
 from aesthetic_client.tokenizer import VOCABULARY_SIZE
+from aesthetic_client.vectors import origin_notes
 from aesthetic_export.openclip import open_clip_transformer
 from aesthetic_guidance.embeddings import AestheticEmbedding
 from aesthetic_guidance.personalize import personalize
@@ -65,7 +66,10 @@ def opened(options: argparse.Namespace) -> tuple[Any, Any, Any]:
     pipeline, projection = real(options.model) if options.model else tiny()
     pipeline.set_progress_bar_config(disable=True)
     if options.embedding:
-        return pipeline, projection, AestheticEmbedding.read(options.embedding)
+        embedding = AestheticEmbedding.read(options.embedding)
+        for note in origin_notes(str(options.embedding), embedding.model, {}):
+            print(note)
+        return pipeline, projection, embedding
     print("No --embedding: a random direction, which means nothing.")
     return pipeline, projection, torch.randn(768, generator=torch.Generator().manual_seed(0))
 

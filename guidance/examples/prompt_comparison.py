@@ -31,15 +31,26 @@ sys.path.insert(0, str(Path(__file__).parent))
 from personalised_pipeline import opened
 
 from aesthetic_client.cli import main as aesthetic
-from aesthetic_client.errors import InputError
+from aesthetic_client.errors import AestheticError, InputError
 from aesthetic_guidance.personalize import personalize
+from aesthetic_guidance.recipes import Recipe
 
 PROMPTS = Path(__file__).with_name("prompts.txt")
 GROUPS = ("A-plain", "B-personalised")
 
 
 def main() -> int:
-    options = parsed()
+    """0, or 2 where something must be mended first, as the `aesthetic` commands do."""
+    try:
+        return compared(parsed())
+    except AestheticError as error:
+        print(f"prompt_comparison.py: {error}", file=sys.stderr)
+        return 2
+
+
+def compared(options: argparse.Namespace) -> int:
+    """Generate both groups and compare them. Raises InputError before anything is generated."""
+    check(options)
     prompts = read_prompts(options.prompts)
     pipeline, projection, embedding = opened(options)
     for number, prompt in enumerate(prompts):
@@ -56,8 +67,9 @@ def main() -> int:
         hidden_states = (found.original_hidden_state, found.last_hidden_state)
         for group, hidden in zip(GROUPS, hidden_states, strict=True):
             generate(pipeline, hidden, options, options.output / group / f"{number:03d}")
-    compared = [*(str(options.output / group) for group in GROUPS), "--paired"]
-    command = ["guide", "compare", *compared, "-o", str(options.output / "comparison.svg")]
+    folders = [str(options.output / group) for group in GROUPS]
+    picture = str(options.output / "comparison.svg")
+    command = ["guide", "compare", *folders, "--paired", "-o", picture]
     where = [
         word
         for name in ("url", "repository")
@@ -70,6 +82,24 @@ def main() -> int:
     return aesthetic(
         [*command, *where, "--head", options.head] if options.head else command + where
     )
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises InputError for options that would be refused, or mislead, after hours of generation.
+
+    Images of another run would be compared beside those of this one.
+    """
+    for name in ("images", "inference_steps"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} takes a number above 0")
+    Recipe(options.steps, options.lr)
+    if options.url and options.repository:
+        raise InputError("--repository is for a started server; --url names a running one")
+    if options.repository and not Path(options.repository).is_dir():
+        raise InputError(f"--repository: there is no folder {options.repository}")
+    for folder in (options.output / group for group in GROUPS):
+        if folder.exists():
+            raise InputError(f"{folder} is there already, of another run: name another --output")
 
 
 def generate(pipeline: Any, hidden: torch.Tensor, options: argparse.Namespace, into: Path) -> None:

@@ -72,6 +72,16 @@ def test_it_writes_what_personalize_gives_and_says_meaningless(mine, tmp_path, c
     assert "MEANINGLESS" in printed and str(output) in printed
     assert f"{tensors['agreement'][0, 0]:.4f}" in printed
     assert f"{tensors['agreement'][0, -1]:.4f}" in printed
+    assert "another tower" not in printed  # the embedding's is unknown
+
+
+def test_an_embedding_of_another_tower_is_told_of(tmp_path, capsys):
+    path = tmp_path / "other.safetensors"
+    AestheticEmbedding.of(np.ones(768), model={"weights": "openai"}).write(path)
+    given = ("a cat", "--embedding", path, "--weights", "seeded:3", "--steps", "0")
+    assert run(*given, "-o", tmp_path / "out.safetensors") == 0
+    printed = capsys.readouterr().out
+    assert f"WARNING: {path} was made by another tower (openai) than the one" in printed
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The reward server and clients that stall, or go; Triton's client is a stand-in that takes long."""
+"""The reward server, and clients that stall or go; Triton's client is a slow stand-in."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from reward_servers import ask, serving
 
 from aesthetic_client.contract import DEFAULT_HEAD, SEEDED_WEIGHTS
 from aesthetic_client.errors import UnavailableError
 from aesthetic_client.results import ScoreResult
 from aesthetic_guidance import reward_bodies, reward_service, served_weights
 from aesthetic_guidance.reward_bodies import Room
-from reward_servers import ask, serving
 
 IMAGE = "AAAA"
 

@@ -16,6 +16,7 @@ from aesthetic_client import Client
 from aesthetic_client.contract import DEFAULT_HEAD, HEADS, SEEDED_WEIGHTS
 from aesthetic_client.errors import EmbeddingError, ImageError, InputError, UnavailableError
 from aesthetic_guidance.embeddings import AestheticEmbedding
+from aesthetic_guidance.http_rewards import http_reward
 from aesthetic_guidance.reward_images import eight_bit, png_bytes
 from aesthetic_guidance.reward_terms import parse_terms
 from aesthetic_guidance.rewards import aesthetic_reward
@@ -214,6 +215,12 @@ def test_pngs_are_what_pillow_reads(generated):
 def test_heads_that_are_none_are_refused(head, words):
     with pytest.raises((InputError, EmbeddingError), match=words):
         parse_terms(head)
+
+
+@pytest.mark.parametrize("url", ["gpu:abc", "gpu:99999", "http://[::1", "ftp://gpu", "http://"])
+def test_addresses_that_are_none_are_refused(url):
+    with pytest.raises(InputError, match="expected http://host:port of a reward server, got"):
+        http_reward(url)
 
 
 def test_a_server_that_is_away_raises_also_where_errors_are_nan(generated):

@@ -111,15 +111,23 @@ def _pairs(arguments: argparse.Namespace, files: Sequence[Sequence[Path]]) -> li
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"--paired compares folders; {folder} is none")
-    named = [
-        {path.relative_to(folder).with_suffix(""): path for path in found}
-        for folder, found in zip(folders, files, strict=True)
-    ]
+    named = [_by_name(folder, found) for folder, found in zip(folders, files, strict=True)]
     for at, other in ((0, 1), (1, 0)):
         for name, path in named[at].items():
             if name not in named[other]:
                 raise InputError(f"--paired: {path} has no partner in {folders[other]}")
     return [(path, named[1][name], name.parent) for name, path in named[0].items()]
+
+
+def _by_name(folder: Path, files: Sequence[Path]) -> dict[Path, Path]:
+    """Files by their path below the folder, without suffix. Raises InputError for two of one."""
+    found: dict[Path, Path] = {}
+    for path in files:
+        name = path.relative_to(folder).with_suffix("")
+        if name in found:
+            raise InputError(f"--paired: {found[name]} and {path} have one name; rename one")
+        found[name] = path
+    return found
 
 
 def _compared_pairs(pairs: Sequence[Pair], a: Scores, b: Scores, *, seed: int) -> PairedComparison:

@@ -15,6 +15,7 @@ from aesthetic_client.cli._show import print_table, status
 from aesthetic_client.contract import AESTHETIC_PERSONALIZE
 from aesthetic_client.errors import InputError
 from aesthetic_client.tokenizer import check_prompt
+from aesthetic_client.vectors import origin_notes
 from aesthetic_export.cli import weights_folders
 from aesthetic_export.provenance import metadata_of, text_tower_provenance
 from aesthetic_guidance.cli._images import check_output, weights_note
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         (f"{one.agreement[0]:.4f}", f"{one.agreement[-1]:.4f}", one.prompt or '""') for one in found
     ]
     print_table(("agreement before", "after", "prompt"), rows, sys.stdout)
-    notes = (*weights_note(known), *weights_note(dict(embedding.model)))
+    notes = (*weights_note(known), *origin_notes(str(arguments.embedding), embedding.model, known))
     for note in dict.fromkeys(notes):
         print(note)
     print(arguments.output)
