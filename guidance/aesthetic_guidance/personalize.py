@@ -9,7 +9,7 @@ the projection stays as it is and every prompt starts from the weights given.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,10 @@ from aesthetic_guidance.recipes import Recipe as Recipe  # callers find it here
 from aesthetic_guidance.text_models import Text, TextModel, text_model
 
 _FUSED_DEVICES = ("cpu", "cuda")  # Adam in one pass: on 2 cores 0.4 s a step instead of 4
+
+
+class Stopped(Exception):
+    """Personalising was stopped between two steps: nobody wants the result any more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +79,12 @@ def personalize_each(
     recipe: Recipe | None = None,
     *,
     projection: Text | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[Personalized]:
-    """Several prompts, each from fresh weights: the same as one call of `personalize` a prompt."""
+    """Several prompts, each from fresh weights: the same as one call of `personalize` a prompt.
+
+    `stop` is asked before each prompt and each step. Raises Stopped once it says yes.
+    """
     prompts = [prompts] if isinstance(prompts, str) else prompts
     model = text_model(text, projection)
     # A pipeline calls this under no_grad or inference_mode; learning works under neither.
@@ -84,14 +92,20 @@ def personalize_each(
         target = unit_target(embedding)
         tokens = model.tokens(prompts)
         return [
-            _personalized(prompt, row[None], target.to(row.device), model, recipe or Recipe())
+            _personalized(prompt, row[None], target.to(row.device), model, recipe or Recipe(), stop)
             for prompt, row in zip(prompts, tokens, strict=True)
         ]
 
 
 def _personalized(
-    prompt: str, tokens: torch.Tensor, target: torch.Tensor, model: TextModel, recipe: Recipe
+    prompt: str,
+    tokens: torch.Tensor,
+    target: torch.Tensor,
+    model: TextModel,
+    recipe: Recipe,
+    stop: Callable[[], bool],
 ) -> Personalized:
+    _check_wanted(stop)
     twin = model.fresh()
     optimizer = _optimizer(recipe, twin.trained())
     sign = -1 if recipe.negative else 1
@@ -101,6 +115,7 @@ def _personalized(
     seen = tokens[:, : int(tokens.argmax()) + 1]
     agreement = []
     for _ in range(recipe.steps):
+        _check_wanted(stop)
         embedding, _ = _embedded(twin, seen)
         cosine = embedding @ target
         agreement.append(float(cosine.detach()))
@@ -120,6 +135,11 @@ def _personalized(
         embedding,
         tuple(agreement),
     )
+
+
+def _check_wanted(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise Stopped
 
 
 def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +13,13 @@ import torch
 from aesthetic_client.errors import EmbeddingError, InputError
 from aesthetic_client.tokenizer import PAD_END, TruncationWarning, tokenize
 from aesthetic_export.towers import Tower
-from aesthetic_guidance.personalize import Personalized, Recipe, personalize, personalize_each
+from aesthetic_guidance.personalize import (
+    Personalized,
+    Recipe,
+    Stopped,
+    personalize,
+    personalize_each,
+)
 from aesthetic_guidance.text_models import embed_text
 from text_towers import tiny_text_tower, transformers_text_model
 
@@ -253,6 +259,24 @@ def test_a_senseless_recipe_is_refused_by_name(tower, wrong):
 def test_steps_that_diverge_are_an_error_not_nan(tower):
     with pytest.raises(InputError, match=r"lr=1e\+29 is too large"):
         personalize(PROMPT, E, tower, steps=2, lr=1e29)
+
+
+def test_it_can_be_stopped_before_each_prompt_and_each_step(tower):
+    asked = []
+
+    def wanted_until(last: int) -> Callable[[], bool]:
+        asked.clear()
+        return lambda: asked.append(last) or len(asked) > last
+
+    recipe = Recipe(steps=2, lr=1e-3)
+    expected = personalize_each(PROMPTS, E, tower, recipe)
+    found = personalize_each(PROMPTS, E, tower, recipe, stop=wanted_until(9))
+    assert len(asked) == 9  # three prompts of two steps
+    assert [one.agreement for one in found] == [one.agreement for one in expected]
+    for last in (0, 1, 4, 8):
+        with pytest.raises(Stopped):
+            personalize_each(PROMPTS, E, tower, recipe, stop=wanted_until(last))
+        assert len(asked) == last + 1
 
 
 def test_a_prompt_that_is_cut_warns(tower):

@@ -24,7 +24,7 @@ from repository_configs import (
 )
 from safetensors import safe_open
 
-from aesthetic_client import Client, InputError, NotServedError, ServerError
+from aesthetic_client import Client, DeadlineError, InputError, NotServedError, ServerError
 from aesthetic_client.contract import (
     AESTHETIC_GRADIENT,
     AESTHETIC_PERSONALIZE,
@@ -49,6 +49,8 @@ from text_towers import SERVED_TEXT, build_text_repository, tiny_text_tower
 PROMPTS = ["a photo of a cat", "", "Hills of Tuscany, oil on canvas", "漢字 🏳️‍🌈 &amp;"]
 LONG = "cat " * 75 + "dog"
 E = np.random.default_rng(7).standard_normal(768).astype(np.float32)
+LONGEST = '{"steps": 200}'  # a minute and more a row
+SOON_S = 30
 QUICK = '{"steps": 1, "lr": 0.01, "optimizer": "ascent"}'
 
 
@@ -255,6 +257,23 @@ def test_what_cannot_be_personalised_is_named(client: Client, row: Any, says: st
 def test_the_row_that_cannot_be_personalised_is_named(client: Client) -> None:
     with pytest.raises((InputError, ServerError), match=r"aesthetic_embedding\[1\]: .*NaN"):
         personalized(client, ("a cat", E, '{"steps": 0}'), ("a cat", E * np.nan, "{}"))
+
+
+@pytest.mark.triton
+def test_no_row_is_computed_where_another_cannot_be(server: Any) -> None:
+    long, bad = [("a cat", E, LONGEST)] * 7, ("a cat", E, '{"stepps": 1}')
+    expected = pytest.raises((InputError, ServerError), match=r"recipe\[7\]: 'stepps' is no field")
+    with Client(server.grpc_url, timeout_s=SOON_S) as one, expected:
+        personalized(one, *long, bad)
+
+
+@pytest.mark.triton
+def test_personalising_ends_where_the_client_has_gone(server: Any) -> None:
+    with Client(server.grpc_url, timeout_s=0.5, retry_s=0) as one, pytest.raises(DeadlineError):
+        personalized(one, *[("a cat", E, LONGEST)] * 8)
+    with Client(server.grpc_url, timeout_s=SOON_S) as one:
+        answer = personalized(one, ("a cat", E, '{"steps": 0}'))
+    assert answer["agreement"].shape == (1, 1)
 
 
 @pytest.mark.triton

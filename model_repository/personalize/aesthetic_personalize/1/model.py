@@ -1,4 +1,4 @@
-"""Triton adapter of `aesthetic_guidance.personalize`: unpack, personalise one by one, pack.
+"""Triton adapter of `aesthetic_guidance.personalize`: unpack all, personalise one by one, pack.
 
 The one adapter that imports guidance: the algorithm has one home, and this model needs torch where
 it serves anyway.
@@ -25,7 +25,7 @@ from aesthetic_client.errors import InputError
 from aesthetic_client.tokenizer import Tokenizer, TruncationWarning, decoded
 from aesthetic_client.vectors import one_vector
 from aesthetic_export.text_weights import TEXT_WEIGHTS, read_text_weights
-from aesthetic_guidance.personalize import personalize_each
+from aesthetic_guidance.personalize import Stopped, personalize_each
 from aesthetic_guidance.recipe_json import recipe_from_json
 from aesthetic_guidance.text_models import text_model
 
@@ -51,12 +51,19 @@ class TritonPythonModel:
                 for tensor in (PROMPT, AESTHETIC_EMBEDDING, RECIPE)
             ]
             prompts, embeddings, recipes = inputs
-            rows = [
-                self.personalized(row, *values)
+            # All of them, before the first is computed for seconds.
+            checked = [
+                self.checked(row, *values)
                 for row, values in enumerate(
                     zip(prompts.reshape(-1), embeddings, recipes.reshape(-1), strict=True)
                 )
             ]
+            # True once a gRPC client has cancelled, or its deadline is over; Triton 2.51 does not
+            # see HTTP clients go.
+            stop = request.is_cancelled
+            rows = [self.personalized(row, *values, stop) for row, values in enumerate(checked)]
+        except Stopped:
+            return failure("the client has gone", pb_utils.TritonError.CANCELLED)
         except InputError as error:
             return failure(str(error), pb_utils.TritonError.INVALID_ARG)
         except Exception as error:
@@ -66,8 +73,11 @@ class TritonPythonModel:
             )
         return pb_utils.InferenceResponse(packed(rows))
 
-    def personalized(self, row, prompt, embedding, recipe):
-        """A prompt's result and its number of tokens. Raises InputError that names its input."""
+    def checked(self, row, prompt, embedding, recipe):
+        """A row's text, its number of tokens, its embedding and its recipe.
+
+        Raises InputError that names its input.
+        """
         recipe = recipe_from_json(recipe, position=f"recipe[{row}]")
         if recipe.steps > self.max_steps:
             raise InputError(
@@ -77,9 +87,16 @@ class TritonPythonModel:
         text = decoded(prompt, position=f"prompt[{row}]")
         count = len(self.tokenizer.encode(text, position=f"prompt[{row}]"))
         one_vector(embedding, f"aesthetic_embedding[{row}]")
+        return text, count, embedding, recipe
+
+    def personalized(self, row, text, count, embedding, recipe, stop):
+        """A prompt's result and its number of tokens.
+
+        Raises InputError that names its recipe, Stopped where `stop` says so.
+        """
         try:
             # Each from fresh weights: nothing of a prompt is left for the next one.
-            (result,) = personalize_each([text], embedding, self.text, recipe)
+            (result,) = personalize_each([text], embedding, self.text, recipe, stop=stop)
         except InputError as error:
             raise InputError(error.message, position=f"recipe[{row}]") from None
         return result, count
