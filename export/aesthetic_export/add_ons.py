@@ -72,10 +72,15 @@ def makers(
 
 
 def is_there(target: Path, add_on: AddOn) -> bool:
-    """Whether the repository has the add-on's models, with their artifacts where they have any."""
+    """Whether the repository has the add-on's models, with their artifacts where they have any.
+
+    One of other weights than are served is not there: an interrupted export can leave it so.
+    """
+    tower = read_provenance(target / CLIP_IMAGE.name / "1")
+    heads = read_provenance(target / AESTHETIC_HEADS.name / "1")
     for model in add_on.models:
         folder = target / model.name
-        if not (folder / "config.pbtxt").is_file():
+        if not (folder / "config.pbtxt").is_file() or _differs(folder, tower, heads):
             return False
         if model.name in _WITH_ARTIFACTS:
             hashes: Any = (read_provenance(folder / "1") or {}).get("artifact_sha256")
@@ -131,8 +136,8 @@ def check_weights(
         known = tower_provenance(tower)
         if not same_tower(served, known):
             raise InputError(
-                f"{_names(add_ons)} would be of {_described(known)}, but {target} serves a "
-                f"{CLIP_IMAGE.name} of {_described(served)}: name its weights with --weights, or "
+                f"{_names(add_ons)} would be of {described(known)}, but {target} serves a "
+                f"{CLIP_IMAGE.name} of {described(served)}: name its weights with --weights, or "
                 f"export both (--model {CLIP_IMAGE.name}, without --if-missing)"
             )
     served = read_provenance(target / AESTHETIC_HEADS.name / "1")
@@ -144,6 +149,12 @@ def check_weights(
             f"--head-weights, or export both (--model {AESTHETIC_HEADS.name}, without "
             "--if-missing)"
         )
+
+
+def described(known: Mapping[str, object]) -> str:
+    """The weights that a provenance names, and where they are from."""
+    source = known.get("source")
+    return f"{known.get('weights')} ({source})" if source else f"{known.get('weights')}"
 
 
 def _make_vocabulary(version: Path, say: Say) -> Exported | None:
@@ -186,10 +197,6 @@ def _head_rows(known: Mapping[str, Any]) -> list[tuple[object, ...]]:
     """What names the weights of the contract's heads; further ones are no part of an add-on."""
     rows = known.get("heads", ())[:PUBLISHED]
     return [tuple(row.get(field) for field in _HEAD_FIELDS) for row in rows]
-
-
-def _described(known: Mapping[str, object]) -> str:
-    return f"{known.get('weights')} ({known.get('source')})"
 
 
 def _names(add_ons: Iterable[AddOn]) -> str:

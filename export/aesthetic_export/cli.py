@@ -146,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.if_missing:
         job = job.missing()
     if job.is_empty():
-        console.say("already exported; leave out --if-missing to export anew")
+        console.say(f"already exported: {job.found()}; leave out --if-missing to export anew")
     elif not job.run():
         return 1
     print(target, file=sys.stdout)

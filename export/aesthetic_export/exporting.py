@@ -35,7 +35,10 @@ from aesthetic_export.weights import parse_weights
 
 @dataclass(frozen=True)
 class Job:
-    """What the command line asks for. `plan` adds the plans; the tower's is for `opt_batch`."""
+    """What the command line asks for. `plan` adds the plans; the tower's is for `opt_batch`.
+
+    `kept` add-ons are there already, and made again only where the export would remove them.
+    """
 
     target: Path
     weights: str
@@ -50,6 +53,7 @@ class Job:
     cache: Path
     weights_folders: tuple[Path, ...]
     added_heads: tuple[Path, ...] = ()
+    kept: tuple[AddOn, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises InputError for options that do not go together."""
@@ -66,12 +70,15 @@ class Job:
         Plans are there when they fit this machine. An optional one that was refused is not, and is
         tried again. One is made with all others.
         """
-        without = tuple(a for a in self.add_ons if not add_ons.is_there(self.target, a))
+        kept = tuple(a for a in self.add_ons if add_ons.is_there(self.target, a))
+        without = tuple(a for a in self.add_ons if a not in kept)
         if self.plan:
             plan = not self._has_plans() or GRADIENT in without
             opt_batch = self.opt_batch if plan else None
             none: frozenset[str] = frozenset()
-            return replace(self, models=none, plan=plan, opt_batch=opt_batch, add_ons=without)
+            return replace(
+                self, models=none, plan=plan, opt_batch=opt_batch, add_ons=without, kept=kept
+            )
         models, precisions = set(self.models), set(self.precisions)
         if CLIP_IMAGE.name in models:
             precisions -= self._precisions_there()
@@ -84,11 +91,19 @@ class Job:
             models=frozenset(models),
             precisions=frozenset(precisions),
             add_ons=without,
+            kept=kept,
             added_heads=self.added_heads if AESTHETIC_HEADS.name in models else (),
         )
 
     def is_empty(self) -> bool:
         return not (self.models or self.plan or self.add_ons)
+
+    def found(self) -> str:
+        """Which weights the repository has: perhaps others than are asked for."""
+        return " and ".join(
+            f"{name} of {add_ons.described(read_provenance(self.target / name / '1') or {})}"
+            for name in (CLIP_IMAGE.name, AESTHETIC_HEADS.name)
+        )
 
     def run(self) -> bool:
         """Whether it was exported; where it was not, the reason is on the terminal.
@@ -108,18 +123,23 @@ class Job:
                 tower = heads = text_tower = None
                 export_tower = CLIP_IMAGE.name in work.models
                 export_heads = AESTHETIC_HEADS.name in work.models
-                if export_tower or GRADIENT in work.add_ons:
+                gradient = work._may_make(GRADIENT)
+                if export_tower or gradient:
                     tower = sources.load_tower(spec, store, console.warn)
-                if work.models or GRADIENT in work.add_ons:
+                if work.models or gradient:
                     heads = (*work._heads(store, auto=spec.kind == "auto"), *added)
                     check_heads(heads)
                     self._warn_of_other_towers(tower if export_tower else None)
+                work = work._with_outdated(
+                    tower if export_tower else None, heads if export_heads else None
+                )
                 if add_ons.WITH_TEXT_TOWER.intersection(work.add_ons):
                     text_tower = sources.load_text_tower(spec, store, console.warn)
+            made_of = tower if GRADIENT in work.add_ons else text_tower
             add_ons.check_weights(
                 self.target,
                 work.add_ons,
-                tower=None if export_tower else tower or text_tower,
+                tower=None if export_tower else made_of,
                 heads=None if export_heads else heads,
             )
             return _build(
@@ -135,6 +155,15 @@ class Job:
                     work.add_ons, tower=tower, heads=heads, text_tower=text_tower
                 ),
             )
+
+    def _may_make(self, add_on: AddOn) -> bool:
+        return add_on in self.add_ons or (bool(self.models) and add_on in self.kept)
+
+    def _with_outdated(self, tower: Tower | None, heads: tuple[HeadWeights, ...] | None) -> Job:
+        """What is kept is made again beside the new `tower` and `heads`, if it is of others."""
+        outdated = add_ons.outdated(self.target, tower, heads, ())
+        again = tuple(add_on for add_on in self.kept if add_on in outdated)
+        return replace(self, add_ons=(*self.add_ons, *again))
 
     def _has_plans(self) -> bool:
         try:
@@ -197,6 +226,7 @@ class Job:
             models=frozenset(models),
             precisions=frozenset({"fp16"}),
             add_ons=tuple(add_on for add_on in self.add_ons if add_on not in there),
+            kept=(*self.kept, *(add_on for add_on in self.add_ons if add_on in there)),
         )
 
     @contextlib.contextmanager
@@ -209,7 +239,7 @@ class Job:
             yield PlanMaker(trt, gpu, folder, console.phases, self.opt_batch, few)
 
     def _heads(self, store: FileStore, *, auto: bool) -> tuple[HeadWeights, ...]:
-        if AESTHETIC_HEADS.name in self.models or GRADIENT in self.add_ons:
+        if AESTHETIC_HEADS.name in self.models or self._may_make(GRADIENT):
             choice = self.head_weights or ("auto" if auto else "published")
             return sources.load_heads(choice, store, console.warn)
         # only to turn the tower's differences into scores

@@ -64,11 +64,14 @@ def add_personalize(target: Path, seed: int = 0) -> Path:
 
 
 def add_gradient(target: Path, tower: int = 0, heads: int = 0) -> Path:
-    """The provenance of the add-on alone; its folder."""
+    """The provenance of the add-on, its files empty; its folder."""
     folder = target / AESTHETIC_GRADIENT.name
     (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").touch()
     rows = heads_provenance(seeded_heads(heads))["heads"]
-    write_provenance(folder / "1", {**tower_provenance(tiny_tower(tower)), "heads": rows})
+    hashes = {"artifact_sha256": {"config.pbtxt": ""}}
+    (folder / "1/config.pbtxt").touch()
+    write_provenance(folder / "1", {**tower_provenance(tiny_tower(tower)), "heads": rows, **hashes})
     return folder
 
 
@@ -87,8 +90,9 @@ def test_if_missing_adds_an_add_on_and_leaves_the_rest(target, capsys):
     config = text_format.Parse((folder / "config.pbtxt").read_text(), ModelConfig())
     assert config.parameters["provenance.source"].string_value == "seeded:0"
     assert config.parameters["max_steps"].string_value == "200"
-    assert export(*asked) == 0
-    assert "already exported" in capsys.readouterr().err
+    assert export(*asked[:2], "--weights", "seeded:1", *asked[-3:]) == 0
+    said = capsys.readouterr().err
+    assert "already exported: clip_image of seeded, scores are meaningless (seeded:0)" in said
 
 
 def test_the_written_weights_are_the_towers(target):
@@ -123,6 +127,58 @@ def test_an_add_on_of_other_weights_than_are_served_is_refused(target):
     asked = ("--repository", target, "--if-missing", "--with", "gradient")
     with pytest.raises(InputError, match="other heads than"):
         export(*asked, "--weights", "seeded:0", "--head-weights", "seeded:5")
+
+
+def source_of(folder: Path) -> str:
+    source = json.loads((folder / "1/provenance.json").read_text())["source"]
+    assert isinstance(source, str)
+    return source
+
+
+@pytest.mark.parametrize(("seed", "again"), [(1, True), (0, False)])
+def test_if_missing_renews_the_add_ons_of_another_tower_than_the_exported_one(
+    target, monkeypatch, capsys, seed, again
+):
+    folder = add_personalize(target).parent
+    shutil.rmtree(target / "clip_image")
+    monkeypatch.setattr(repository, "export_tower", lambda *_: {})
+    asked = ("--repository", target, "--head-weights", "seeded:0", "--weights", f"seeded:{seed}")
+    assert export(*asked, "--if-missing", "--with", "personalize") == 0
+    assert source_of(folder) == f"seeded:{seed}"
+    said = capsys.readouterr().err
+    assert ("writing the weights of aesthetic_personalize" in said) == again
+    assert "removed" not in said
+
+
+@pytest.mark.parametrize(("seed", "again"), [(1, True), (0, False)])
+def test_if_missing_renews_gradients_of_other_heads_than_the_exported_ones(
+    target, monkeypatch, seed, again
+):
+    add_gradient(target)
+    shutil.rmtree(target / "aesthetic_heads")
+    made: list[str] = []
+
+    def maker(tower, heads):
+        return lambda version, say: made.append(f"{tower.source} {heads[0].seed}")
+
+    monkeypatch.setattr(add_ons, "_gradient_maker", maker)
+    asked = ("--repository", target, "--head-weights", f"seeded:{seed}", "--weights", "seeded:0")
+    assert export(*asked, "--if-missing", "--with", "gradient") == 0
+    assert made == ["seeded:0 1"] * again
+    assert (target / AESTHETIC_GRADIENT.name / "config.pbtxt").is_file()
+
+
+def test_an_add_on_of_other_weights_than_are_served_is_missing(target):
+    """As an export leaves it that is killed between two renames."""
+    folder = add_personalize(target, seed=1).parent
+    assert not add_ons.is_there(target, PERSONALIZE)
+    assert export("--repository", target, *SEEDED, "--if-missing", "--with", "personalize") == 0
+    assert source_of(folder) == source_of(target / "clip_image") == "seeded:0"
+    assert add_ons.is_there(target, PERSONALIZE)
+    for weights, there in (((0, 0), True), ((0, 1), False), ((1, 0), False)):
+        gradient = add_gradient(target, *weights)
+        assert add_ons.is_there(target, GRADIENT) == there, weights
+        shutil.rmtree(gradient)
 
 
 @pytest.mark.parametrize(("tower", "stays", "kept"), [(0, True, []), (1, False, [GRADIENT])])
