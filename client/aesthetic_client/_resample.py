@@ -11,16 +11,20 @@ therefore Pillow's; the others, one in a thousand, are summed again in integers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aesthetic_client.contract import IMAGE_SIZE
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Pixels of a large image: (top, bottom, left, right) -> uint8 (rows, columns[, channels]).
 Read = Callable[[int, int, int, int], NDArray[np.uint8]]
@@ -38,6 +42,7 @@ BLOCK = 16  # outputs a product: one AVX-512 register of floats
 # 10^6 (its `gemm.c` and `sgemm_small_kernel_permit_skylakex.c`). Fewer, larger products cost less.
 MAX_PRODUCT, MAX_PRODUCT_AVX512 = 1 << 18, 1 << 19
 MAX_ROWS = 256
+PREMULTIPLIED = {"RGBA": "RGBa", "LA": "La"}  # Pillow's modes: with alpha, to be resized
 FLOOD = 64  # one doubtful output in so many: cheaper to sum them all in double precision
 
 
@@ -94,6 +99,34 @@ def resize_and_crop(
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def resize_kept(
+    image: Image.Image, resized: tuple[int, int], corner: tuple[int, int]
+) -> Image.Image:
+    """The same by Pillow, of a long image in any mode: resizes only what the crop keeps.
+
+    An axis at a time in Pillow's order for the whole image, since it rounds after each. Positions
+    are rounded otherwise than in the whole image, which changes the sums by 1 at times.
+    """
+    from PIL.Image import Resampling
+
+    if image.mode in PREMULTIPLIED:  # as Pillow does, but once for both axes
+        whole = image.convert(PREMULTIPLIED[image.mode])
+        return resize_kept(whole, resized, corner).convert(image.mode)
+    width, height = image.size
+    scale = max(image.size) / max(resized)
+    start, stop = sum(corner) * scale, (sum(corner) + IMAGE_SIZE) * scale
+    square, bicubic = (IMAGE_SIZE, IMAGE_SIZE), Resampling.BICUBIC
+    if width > height:
+        return image.resize(square, bicubic, box=(start, 0, stop, height))
+    if is_vertical_first(image.size, resized):
+        rows = image.resize((width, IMAGE_SIZE), bicubic, box=(0, start, width, stop))
+        return rows.resize(square, bicubic)
+    reach = math.ceil(SUPPORT * max(scale, 1)) + 1
+    first, last = max(int(start) - reach, 0), min(math.ceil(stop) + reach, height)
+    part = image.crop((0, first, width, last)).resize((IMAGE_SIZE, last - first), bicubic)
+    return part.resize(square, bicubic, box=(0, start - first, IMAGE_SIZE, stop - first))
+
+
 def takes(size: tuple[int, int]) -> bool:
     """Whether an image of this (width, height) is resized here as Pillow would, and sooner."""
     width, height = size
@@ -116,6 +149,23 @@ def equals_pillow() -> bool:
         if not np.array_equal(found, expected[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE]):
             return False
     return True
+
+
+def is_vertical_first(size: tuple[int, int], resized: tuple[int, int]) -> bool:
+    """Whether Pillow resizes an image of this (width, height) vertically before horizontally."""
+    width, height = size
+    return height > 2 * width and resized[1] < height and _turns_tall_images()
+
+
+@lru_cache(maxsize=1)
+def _turns_tall_images() -> bool:
+    """Whether this Pillow is 13 or has its order (see TALLEST); tried once, on noise."""
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (120, 40), dtype=np.uint8)
+    image, bicubic = Image.fromarray(noise), Image.Resampling.BICUBIC
+    found = image.resize((20, 60), bicubic)
+    return found == image.resize((40, 60), bicubic).resize((20, 60), bicubic)
 
 
 def rows_of(pixels: NDArray[np.uint8]) -> Read:

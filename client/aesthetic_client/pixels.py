@@ -3,8 +3,9 @@
 The reference is OpenAI CLIP's transform (github.com/openai/CLIP, `clip/clip.py`, `_transform`;
 open_clip has the same): on the image as PIL opens it, resize the shorter side to 224 (bicubic,
 antialiased), centre crop, and only then convert to RGB. EXIF orientation is ignored. Every pixel
-equals the reference's for images up to 64:1; beyond that only the part that the crop keeps is
-resized, which differs by 2/255 at most and does not need gigabytes.
+equals the reference's, made with the same Pillow, for images up to 64:1; beyond that only the part
+that the crop keeps is resized, which does not need gigabytes: 8-bit RGB, greyscale and CMYK differ
+by 2/255 at most there, what alpha divides or a palette names at few pixels by any amount.
 
 The work is done by whatever gives these pixels soonest (`_jpeg`, `_resample`), never by what gives
 others; only `mode="fast"` may, and carries an id of its own.
@@ -31,12 +32,16 @@ if TYPE_CHECKING:
 
 # --- the transform's constants; mean and std are applied inside the `clip_image` graph ---
 
+# The installed Pillow's pixels: 13 resizes images taller than 2:1 vertically first, 12 does not
+# (github.com/python-pillow/Pillow, pull request 9549), so that these differ between the two: by up
+# to 13/255 in a quarter of the values of noise.
 PREPROCESSING_ID = "openai-clip-pil-bicubic-224-v1"
 FAST_PREPROCESSING_ID = "openai-clip-dct-scaled-448-bicubic-224-v1"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # RGB, of values in [0, 1]
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # A longer image is resized only where the crop keeps it: 1x10000 would else become 224x2240000.
 EXACT_ASPECT = 64
+EXIF_ORIENTATION = 0x0112
 # `fast` leaves this much of the shorter side while decoding: at 1x instead of 2x IMAGE_SIZE the
 # difference triples (benchmarks/preprocessing.py).
 FAST_LEAST = 2 * IMAGE_SIZE
@@ -115,7 +120,7 @@ def prepare_pixels(data: bytes, options: PixelOptions = DEFAULT_OPTIONS) -> NDAr
     """
     image, decode_ms = _opened(data, options)
     with image:
-        scale = _jpeg.scale_for(image, FAST_LEAST) if options.mode == "fast" else 1
+        scale = _scale(image, options)
         # The reference's crop is of the whole image, also where less of it is decoded.
         size = image.size
         # What `_jpeg` gives up on, Pillow decodes again: only where both fit into the limit.
@@ -212,6 +217,19 @@ def _decoders(formats: tuple[str, ...]) -> list[str]:
     return names
 
 
+def _scale(image: Image.Image, options: PixelOptions) -> int:
+    """The reduction while decoding."""
+    scale = _jpeg.scale_for(image, FAST_LEAST) if options.mode == "fast" else 1
+    if options.apply_exif_orientation and any(side % scale for side in image.size):
+        # The part of a pixel at the right or the lower end may be turned to another (`_extent`).
+        try:
+            upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
+        except Exception:  # of a broken EXIF block; `_pixels` says so
+            upright = False
+        return scale if upright else 1
+    return scale
+
+
 def _crop(size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     """The (width, height) that the reference resizes to, and its crop's (left, top)."""
     short, long = min(size), max(size)
@@ -237,12 +255,8 @@ def _resize_and_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     from PIL.Image import Resampling
 
     resized, (left, top) = _crop(size)
-    width, height = image.size
     if max(size) > EXACT_ASPECT * min(size):
-        scale = max(width, height) / max(resized)
-        kept = ((left + top) * scale, (left + top + IMAGE_SIZE) * scale)
-        part = (kept[0], 0, kept[1], height) if width > height else (0, kept[0], width, kept[1])
-        return image.resize((IMAGE_SIZE, IMAGE_SIZE), Resampling.BICUBIC, box=part)
+        return _resample.resize_kept(image, *_crop(image.size))
     if image.size != resized:
         box = (0, 0, *_extent(image.size, size))
         image = image.resize(resized, Resampling.BICUBIC, box=box)
