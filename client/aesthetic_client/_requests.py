@@ -29,9 +29,12 @@ def model_request(
     Ensembles are asked for everything: Triton would drop a step none of whose outputs is asked for.
     Raises InputError for names, types, dims and batches other than the contract's.
     """
-    if set(inputs) != {tensor.name for tensor in model.inputs}:
-        wanted = _listed(tensor.name for tensor in model.inputs)
-        raise InputError(f"{model.name} takes {wanted}; got {_listed(inputs)}")
+    wanted = [tensor.name for tensor in model.inputs]
+    if not isinstance(inputs, Mapping):
+        kind = type(inputs).__name__
+        raise InputError(f"{model.name} takes a mapping of {_listed(wanted)}; got {kind}")
+    if set(inputs) != set(wanted):
+        raise InputError(f"{model.name} takes {_listed(wanted)}; got {_listed(inputs)}")
     rows = tuple(_rows(tensor, inputs[tensor.name]) for tensor in model.inputs)
     counts = {part.tensor.name: len(part) for part in rows}
     if len(set(counts.values())) != 1:
@@ -65,10 +68,12 @@ def asked_outputs(model: Model, outputs: Iterable[str] | None) -> tuple[str, ...
     known = tuple(tensor.name for tensor in model.outputs)
     if outputs is None:
         return known
-    asked = (outputs,) if isinstance(outputs, str) else tuple(dict.fromkeys(outputs))
-    if not asked or not set(asked) <= set(known):
+    if isinstance(outputs, str) or not isinstance(outputs, Iterable):
+        outputs = (outputs,)
+    asked = list(outputs)
+    if not asked or not all(isinstance(name, str) and name in known for name in asked):
         raise InputError(f"{model.name} gives {_listed(known)}; asked for {_listed(asked)}")
-    return asked
+    return tuple(dict.fromkeys(asked))
 
 
 def _rows(tensor: Tensor, values: Any) -> Rows:
@@ -116,5 +121,5 @@ def _element(position: str, value: object) -> bytes:
     return value
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "nothing"
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names)) or "nothing"

@@ -102,7 +102,22 @@ def test_what_differs_is_said(model: Model, changes: dict[str, Any], words: str)
         model_request(model, {name: value for name, value in given.items() if value is not None})
 
 
-@pytest.mark.parametrize(("outputs", "words"), [(["loss"], "asked for loss"), ([], "for nothing")])
-def test_unknown_outputs_are_refused(outputs: list[str], words: str) -> None:
+@pytest.mark.parametrize("inputs", [[("prompt", ["a"])], None, "prompt", 5])
+def test_inputs_are_a_mapping(inputs: Any) -> None:
+    words = f"clip_text takes a mapping of prompt; got {type(inputs).__name__}"
+    with pytest.raises(InputError, match=words):
+        model_request(contract.CLIP_TEXT, inputs)
+    with pytest.raises(InputError, match="clip_text takes prompt; got 1, prompt"):
+        model_request(contract.CLIP_TEXT, {1: ["a"], "prompt": ["a"]})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        *((["loss"], "asked for loss"), ([], "for nothing"), (5, "asked for 5")),
+        *(([5], "asked for 5"), ([["score"]], "asked for .'score'"), (b"ab", "asked for 97, 98")),
+    ],
+)
+def test_unknown_outputs_are_refused(outputs: Any, words: str) -> None:
     with pytest.raises(InputError, match=f"gives score, pixel_gradient, embedding; .*{words}"):
         model_request(AESTHETIC_GRADIENT, gradient_inputs(), outputs)
