@@ -1,7 +1,7 @@
 """Every exception of the transports becomes one of ours, in this one place.
 
 tritonclient raises InferenceServerException over gRPC and for HTTP answers; a lost HTTP connection
-is http.client.HTTPException or gevent's in the sync client and aiohttp.ClientError in the async
+is an OSError or http.client.HTTPException in the sync client and aiohttp.ClientError in the async
 one; a refused one is an OSError in both.
 """
 
@@ -93,8 +93,6 @@ def _refusal(text: str) -> AestheticError:
 def _is_transport(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in (
         "aiohttp",
-        "gevent",
-        "geventhttpclient",
         "grpc",
     )
 

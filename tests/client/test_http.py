@@ -22,7 +22,7 @@ from aesthetic_client._address import parse_address
 from aesthetic_client._http import JSON_BYTES, AsyncHttpTransport, HttpTransport
 from aesthetic_client.client import Client
 from aesthetic_client.contract import HEADS, Head
-from aesthetic_client.errors import UnavailableError
+from aesthetic_client.errors import DeadlineError, UnavailableError
 
 VECTORS = np.eye(768, dtype=np.float32)
 HEAD: Head = HEADS[0]
@@ -129,6 +129,16 @@ def test_a_connection_that_the_server_closed_is_opened_anew(server: Server) -> N
     assert transport.metadata(5)["version"] == "1"
     assert len(server.sockets) == 2
     transport.close()
+
+
+def test_a_late_answer_is_no_other_requests(server: Server) -> None:
+    server.delay_s = 0.5
+    with Client(url_of(server), timeout_s=0.1) as client:
+        with pytest.raises(DeadlineError, match="within the deadline"):
+            client.score_embeddings(VECTORS[:ROWS])
+        server.delay_s = 0
+        assert client.score_embeddings(VECTORS[7:8]).tolist() == [7]
+    assert len(server.sockets) == 2
 
 
 def test_closing_ends_what_is_on_its_way(server: Server) -> None:
