@@ -51,8 +51,9 @@ def head_vector(values: Vector) -> torch.Tensor:
     tensor = values.detach().to("cpu", torch.float64)
     if tuple(tensor.shape) not in ((EMBEDDING_DIM,), (1, EMBEDDING_DIM)):
         raise InputError(f"head: expected {EMBEDDING_DIM} numbers, got shape {tuple(tensor.shape)}")
-    if not bool(tensor.isfinite().all()) or not bool(tensor.any()):
-        raise InputError("head: the vector has NaN or infinite numbers, or zeros only")
+    single = tensor.float()  # what it is computed in
+    if not bool(single.isfinite().all()) or not bool(single.any()):
+        raise InputError("head: as fp32, the vector has NaN or infinite numbers, or zeros only")
     return tensor.flatten()
 
 

@@ -25,7 +25,7 @@ def tower() -> Tower:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (torch.rand(2, 3, 8, 8) * 255, r"got 0\.\d+ to 25\d\.?\d*: use images / 255"),
+        (torch.linspace(0.25, 255, 384).view(2, 3, 8, 8), r"got 0\.25 to 255: use images / 255"),
         (torch.rand(2, 3, 8, 8) * 2 - 1, r"\(images \+ 1\) / 2 for -1 to 1"),
         (torch.full((1, 3, 8, 8), torch.nan), "NaN or infinite"),
         (torch.full((1, 3, 8, 8), -torch.inf), "NaN or infinite"),
@@ -48,6 +48,8 @@ def test_wrong_images_are_named(tower, wrong, message):
         (np.ones(767), r"expected 768 numbers, got shape \(767,\)"),
         (np.zeros(768), "zeros only"),
         ([float("nan")] * 768, "NaN"),
+        ([1e300] * 768, "as fp32, the vector has NaN or infinite"),
+        ([1e-300] * 768, "zeros only"),
         ({"a": 1}, "expected 768 numbers, got dict"),
         ("sa_0_4_vit_l_14_linear", r"by name needs AestheticScorer\.load"),
     ],
