@@ -37,6 +37,14 @@ class EmbeddingScorer(Scorer, Protocol):
         """(B, 768) -> (B, 1)"""
 
 
+@runtime_checkable
+class JointScorer(Scorer, Protocol):
+    """A scorer that gives both at once, where its score does not follow from `embed` here."""
+
+    def score_and_embed(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 3, H, W) floats in [0, 1] -> (B, 1) and (B, 768) of length 1"""
+
+
 @dataclass(frozen=True)
 class WarmUp:
     """A weight's share of 1: 0 up to step `start`, rising over `steps`, then 1.
@@ -112,7 +120,7 @@ class AestheticLoss(nn.Module):
             raise InputError(f"every: expected 1 or more steps, got {every}")
         if clip is not None and not clip[0] < clip[1]:
             raise InputError(f"clip: expected (low, high) with low < high, got {clip}")
-        if diversity and not isinstance(scorer, EmbeddingScorer):
+        if diversity and not isinstance(scorer, EmbeddingScorer | JointScorer):
             raise InputError(f"diversity needs embeddings; {type(scorer).__name__} gives scores")
         self.scorer = scorer
         self.weight, self.warm_up, self.every = weight, warm_up, every
@@ -150,7 +158,10 @@ class AestheticLoss(nn.Module):
 
     def _scored(self, images: torch.Tensor, weight: float) -> torch.Tensor:
         similarity = None
-        if self.diversity and isinstance(self.scorer, EmbeddingScorer):
+        if self.diversity and isinstance(self.scorer, JointScorer):
+            scores, embeddings = self.scorer.score_and_embed(images)
+            similarity = mean_similarity(embeddings)
+        elif self.diversity and isinstance(self.scorer, EmbeddingScorer):
             embeddings = self.scorer.embed(images)
             scores = self.scorer.score_embeddings(embeddings)
             similarity = mean_similarity(embeddings)

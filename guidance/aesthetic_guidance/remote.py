@@ -7,9 +7,10 @@ images' size, are done here; the server gets (N, 3, 224, 224) and answers score 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from copy import deepcopy
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,24 +23,29 @@ from aesthetic_client.contract import (
     AESTHETIC_HEADS,
     DEFAULT_HEAD,
     DIRECTION,
-    EMBEDDING,
     EMBEDDING_DIM,
     FLOAT_PIXELS,
     HEAD_WEIGHTS,
     HEADS,
-    PIXEL_GRADIENT,
-    SCORE,
     SEEDED_WEIGHTS,
 )
 from aesthetic_client.errors import InputError, NotServedError
 from aesthetic_export.heads import HeadWeights
 from aesthetic_guidance.head_modules import Vector
-from aesthetic_guidance.remote_heads import Asked, remote_head, served_scores
+from aesthetic_guidance.remote_gradients import ServedEmbedding, ServedScore
+from aesthetic_guidance.remote_heads import remote_head, served_scores
 from aesthetic_guidance.resize import resize_and_crop
 from aesthetic_guidance.scorer import check_embeddings, check_images
 
 TIMEOUT_S = 600.0  # a CPU takes some seconds an image, and other batches may stand before it
 IN_FLIGHT = 2  # requests: one computes, the next one is on its way
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def uncompiled(function: Function) -> Function:
+    """`torch.compile` runs it as it is: a client's threads and sockets are nothing to trace."""
+    typed: Function = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    return typed
 
 
 class RemoteAestheticScorer(nn.Module):
@@ -55,14 +61,18 @@ class RemoteAestheticScorer(nn.Module):
     head, export's weights of one, or a 768-vector, which is taken as it is: score = embedding .
     vector. Of weights with a ReLU that the server does not have, the score takes two calls: one for
     the embedding, one in `backward()` for its derivative. So does `embed` where a gradient is
-    wanted, and with it the diversity term of AestheticLoss. `meaningless` is true where the
+    wanted, and with it the diversity term of AestheticLoss: with a served MLP these two come on top
+    of the score's one. `meaningless` is true where the
     server's weights, or the head's, are random.
 
-    It holds no weights of the tower, and nothing in a state dict. There are no second derivatives:
-    asking for one is an InputError.
+    It holds no weights of the tower, and nothing in a state dict. `torch.compile` leaves it as it
+    is. A deep copy is on the same connection, which stays the original's to close. There are no
+    second derivatives: asking for one is an InputError.
     Raises NotServedError where the server has no gradient model, InputError for a head that cannot
     be used, and what the client raises.
     """
+
+    _place: torch.Tensor
 
     def __init__(
         self,
@@ -91,12 +101,19 @@ class RemoteAestheticScorer(nn.Module):
                 row["name"] == self.head_name and SEEDED_WEIGHTS in str(row["weights"])
                 for row in (*known.get("heads", ()), *heads.get("heads", ()))
             )
+        self.register_buffer("_place", torch.empty(0), persistent=False)  # `.to()` moves it
         self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where `.to()` has moved it: for callers' sake, it takes images of any device."""
+        return self._place.device
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The same as `score`."""
         return self.score(images)
 
+    @uncompiled
     def score(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 1) scores. Raises InputError for images that are not as the class says."""
         asked = self._head[0].asked
@@ -104,14 +121,24 @@ class RemoteAestheticScorer(nn.Module):
             return self.score_embeddings(self.embed(images))
         pixels = self._prepared(images)
         with_gradient = torch.is_grad_enabled() and pixels.requires_grad
-        score: torch.Tensor = _Score.apply(pixels, self, asked, with_gradient)  # type: ignore[no-untyped-call]
+        score: torch.Tensor
+        score, _ = ServedScore.apply(pixels, self._infer, asked, with_gradient)  # type: ignore[no-untyped-call]
         return score
 
+    @uncompiled
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 768) CLIP embeddings of length 1. Raises InputError as `score` does."""
-        embedding: torch.Tensor = _Embedding.apply(self._prepared(images), self)  # type: ignore[no-untyped-call]
+        embedding: torch.Tensor = ServedEmbedding.apply(self._prepared(images), self._infer)  # type: ignore[no-untyped-call]
         return embedding
 
+    def score_and_embed(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`score` and `embed`, in the fewest calls that give both their gradients."""
+        embeddings = self.embed(images)
+        if self._head[0].module is None:
+            return self.score(images), embeddings
+        return self.score_embeddings(embeddings), embeddings
+
+    @uncompiled
     def score_embeddings(self, embeddings: torch.Tensor) -> torch.Tensor:
         """(B, 768) of length 1 -> (B, 1) scores, computed here where that can be.
 
@@ -147,6 +174,12 @@ class RemoteAestheticScorer(nn.Module):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RemoteAestheticScorer:
+        memo[id(self.client)] = self.client
+        copied = memo[id(self)] = self.__class__.__new__(self.__class__)
+        copied.__dict__.update(deepcopy(self.__dict__, memo), _owned=False)
+        return copied
 
     def _prepared(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, 224, 224) fp32, with the images' graph."""
@@ -185,75 +218,6 @@ class RemoteAestheticScorer(nn.Module):
             return [infer(parts[0])]
         with ThreadPoolExecutor(min(self.in_flight, len(parts))) as pool:
             return list(pool.map(infer, parts))
-
-
-class _Score(torch.autograd.Function):
-    """One call: the score, and its derivative for later."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        pixels: torch.Tensor,
-        scorer: RemoteAestheticScorer,
-        asked: Asked,
-        with_gradient: bool,
-    ) -> torch.Tensor:
-        outputs = (SCORE.name, PIXEL_GRADIENT.name) if with_gradient else (SCORE.name,)
-        found = scorer._infer(pixels, asked.head_weights, asked.direction, *outputs)
-        if with_gradient:
-            ctx.save_for_backward(pixels, found[1])
-        return found[0] + asked.bias
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        pixels, gradient = ctx.saved_tensors
-        by_pixels = gradient * grads[0].view(-1, 1, 1, 1)
-        return _once(by_pixels, pixels), None, None, None
-
-
-class _Embedding(torch.autograd.Function):
-    """One call for the embedding; one more for its derivative, which depends on what follows."""
-
-    @staticmethod
-    def forward(ctx: Any, pixels: torch.Tensor, scorer: RemoteAestheticScorer) -> torch.Tensor:
-        ctx.scorer = scorer
-        ctx.save_for_backward(pixels)
-        no_head, no_direction = np.zeros(len(HEADS)), np.zeros(EMBEDDING_DIM)
-        (embedding,) = scorer._infer(
-            pixels, no_head.astype(np.float32), no_direction.astype(np.float32), EMBEDDING.name
-        )
-        return embedding
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (pixels,) = ctx.saved_tensors
-        # The derivative of direction . embedding, for a direction that is held fixed.
-        direction = grads[0].detach().to("cpu", torch.float32).numpy()
-        no_head = np.zeros(len(HEADS), np.float32)
-        (by_pixels,) = ctx.scorer._infer(pixels, no_head, direction, PIXEL_GRADIENT.name)
-        return _once(by_pixels, pixels), None
-
-
-class _Once(torch.autograd.Function):
-    """A gradient as it is, that says so where it would be differentiated again."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        raise InputError(
-            "the served gradient cannot be differentiated again: for second derivatives use "
-            "AestheticScorer in this process"
-        )
-
-
-def _once(gradient: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    if not torch.is_grad_enabled():  # enabled here under create_graph=True only
-        return gradient
-    once: torch.Tensor = _Once.apply(gradient, pixels)  # type: ignore[no-untyped-call]
-    return once
 
 
 def _provenance(client: Client) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -198,6 +199,17 @@ def test_losses_take_it(client):
     assert relative(found[0][1], found[1][1]) < 1e-4
 
 
+def test_a_diversity_term_beside_a_served_mlp(client):
+    found = []
+    for scorer in (RemoteAestheticScorer(client, RELU.source.name), AestheticScorer(TOWER, RELU)):
+        loss = AestheticLoss(scorer, diversity=2.0)
+        pixels = images(3).requires_grad_()
+        loss(pixels).backward()
+        found.append((loss.log, pixels.grad))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+    assert relative(found[0][1], found[1][1]) < 1e-4
+
+
 def test_a_served_mlp_scores_embeddings_and_says_what_it_cannot(client):
     remote, local = RemoteAestheticScorer(client, HEADS[2].name), AestheticScorer(TOWER, RELU)
     vectors = torch.from_numpy(unit_vectors(3))
@@ -217,8 +229,54 @@ def test_second_derivatives_are_refused(client):
         pixels = images(1).requires_grad_()
         value = (function(pixels) ** 2).sum()
         (first,) = torch.autograd.grad(value, pixels, create_graph=True)
-        with pytest.raises(InputError, match="use AestheticScorer in this process"):
+        with pytest.raises(
+            InputError, match=r"use AestheticScorer .*sdpa_kernel\(SDPBackend.MATH\)"
+        ):
             first.sum().backward()
+
+
+def test_pixels_may_change_in_place_before_the_backward_pass(client):
+    """As an optimiser's step on them does, where a graph is kept."""
+    remote = RemoteAestheticScorer(client)
+    for function in (remote.score, remote.embed):
+        found = []
+        for factor in (1.0, 0.5):
+            pixels = images(2, 225, 225)[..., 1:, 1:].clone().requires_grad_()  # not resized
+            value = function(pixels)[:, :1].sum()
+            with torch.no_grad():
+                pixels.mul_(factor)
+            value.backward()
+            found.append(pixels.grad)
+        assert found[0].any() and torch.equal(*found)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's own
+def test_it_is_left_alone_by_compile_and_taken_by_transforms(client):
+    remote = RemoteAestheticScorer(client, VECTOR)
+    for settings in ({}, {"diversity": 2.0}):
+        plain = AestheticLoss(remote, **settings).eval()
+        found = []
+        for loss in (plain, torch.compile(plain, backend="eager")):
+            pixels = images(2).requires_grad_()
+            loss(pixels).backward()
+            found.append(pixels.grad)
+        assert torch.equal(*found)
+    for function in (remote.score, remote.embed):
+        transformed = torch.func.grad(lambda given, of=function: of(given)[:, 0].sum())(images(2))
+        pixels = images(2).requires_grad_()
+        function(pixels)[:, 0].sum().backward()
+        assert pixels.grad.any() and torch.equal(transformed, pixels.grad)
+
+
+def test_copies_share_the_connection_and_places_follow_the_model(client, url):
+    with RemoteAestheticScorer(url, VECTOR) as remote:
+        copied = copy.deepcopy(AestheticLoss(remote)).scorer
+        assert copied.client is remote.client and copied is not remote
+        copied.close()  # not its own
+        assert torch.equal(copied.score(images(1)), remote.score(images(1)))
+    assert remote.device == torch.device("cpu")
+    assert nn.Sequential(remote).to("meta") and remote.device == torch.device("meta")
+    assert not remote.state_dict()
 
 
 def test_other_float_types_and_autocast(client):
