@@ -8,6 +8,9 @@ The blocks are written out, because open_clip's attention module picks its kerne
 type: without its fast path, bfloat16 on a CPU can take minutes. With `dtype` bfloat16 the matrix
 products run in it; the residual stream, LayerNorm and softmax's sums stay in fp32, for their
 rounding would be what moves scores most (export/aesthetic_export/half.py has measured that).
+
+PyTorch's fused attention has no second derivatives. For those, run forward and backward under
+`torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
 """
 
 from __future__ import annotations

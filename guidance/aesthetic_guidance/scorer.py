@@ -38,8 +38,10 @@ class AestheticScorer(nn.Module):
 
     In: (B, 3, H, W) RGB or (B, 1, H, W) grey, floats in [0, 1], any H and W. Out: (B, 1) fp32, on
     the images' device. Always in eval mode; `.to(device)` moves it, and its number types stay as
-    they were built, also where a model around it is cast, and under autocast. Without gradients
-    (`torch.no_grad()`) it is a plain scorer.
+    they were built, also where a model around it is cast, and under autocast. Call `backward()`
+    outside of autocast, though: inside, the gradient's own products are rounded (0.5% off with
+    bfloat16). Second derivatives: frozen.py. Without gradients (`torch.no_grad()`) it is a plain
+    scorer.
 
     `tower` is one of export's. `head` is one of export's heads, or a 768-vector, which is taken as
     it is: score = embedding . vector. `dtype`: torch.float32, torch.bfloat16 (faster and smaller

@@ -11,6 +11,7 @@ from PIL import Image
 from scored_images import gradient, images, relative
 from torch import nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aesthetic_client import contract
 from aesthetic_client.errors import InputError
@@ -265,3 +266,17 @@ def test_the_full_tower_agrees_in_every_mode():
     np.testing.assert_allclose(half, expected, atol=0.05)
     again = AestheticScorer(tower, HEADS[0], checkpointing=True)
     assert relative(gradient(again, floats[:1]), gradient(scorer, floats[:1])) < 1e-6
+
+
+def test_second_derivatives_as_frozen_says(tower):
+    scorer = AestheticScorer(tower, HEADS[0], dtype=torch.float64)
+    pixels = images(1, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    way = torch.randn(pixels.shape, dtype=torch.float64, generator=generator)
+    at = pixels.clone().requires_grad_()
+    with sdpa_kernel(SDPBackend.MATH):
+        (first,) = torch.autograd.grad(scorer.score(at).sum(), at, create_graph=True)
+        (found,) = torch.autograd.grad((first * way).sum(), at)
+    step = 1e-5
+    ahead, behind = (gradient(scorer, pixels + s * step * way) for s in (1, -1))
+    assert relative(found, (ahead - behind) / (2 * step)) < 1e-4
