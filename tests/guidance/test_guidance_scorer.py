@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from aesthetic_client import contract
 from aesthetic_client.errors import InputError
 from aesthetic_client.pixels import pixels_from_image
 from aesthetic_export.files import FileStore, UnreachableError
+from aesthetic_export.gradient_parts import heads_with_gradient
 from aesthetic_export.heads import fold, published_heads, seeded_heads
 from aesthetic_export.modules import AestheticHeads, ClipImage
 from aesthetic_export.samples import made_up_images, unit_vectors
@@ -36,6 +38,28 @@ def tower() -> Tower:
 def heads(shared_data: Path, tmp_path_factory: pytest.TempPathFactory):
     store = FileStore(tmp_path_factory.mktemp("cache"), (shared_data / "heads",))
     return published_heads(store)
+
+
+def test_published_norms_of_gradients(tower, heads, shared_data):
+    """d score / d embedding, through the L2 norm: the scorer's, and the served model's slope."""
+    golden = json.loads((shared_data / "golden_scores.json").read_text())
+    norms = golden["d_score_d_embedding_norm"]
+    assert norms.pop("head") == contract.DEFAULT_HEAD.name and len(norms) == 3
+    scorer = AestheticScorer(tower, heads[0])
+    default = torch.eye(len(heads))[:1]
+    for name, expected in norms.items():
+        path = shared_data / "aesthetic_embeddings" / name
+        if path.suffix == ".npy":
+            raw = torch.from_numpy(np.load(path).astype(np.float32)).reshape(1, -1)
+        else:
+            raw = torch.load(path, weights_only=True, map_location="cpu").float().reshape(1, -1)
+        raw = raw.detach().requires_grad_()
+        scorer.score_embeddings(functional.normalize(raw)).sum().backward()
+        assert float(raw.grad.norm()) == pytest.approx(expected, rel=1e-5)
+        unit = functional.normalize(raw.detach())
+        _, slope = heads_with_gradient(AestheticHeads(heads), unit, default)
+        across = slope - unit * (unit * slope).sum()
+        assert float(across.norm() / raw.detach().norm()) == pytest.approx(expected, rel=1e-5)
 
 
 def weights_of(scorer: nn.Module) -> list[torch.Tensor]:
