@@ -14,7 +14,7 @@ PHOTOS := build/photos
 # Photographs in the public domain, taken from this package's wheel.
 PHOTO_PACKAGE := scikit-image==0.26.0
 
-.PHONY: demo test lint bench export serve clean
+.PHONY: demo test test-all lint bench export serve clean
 
 demo: $(VENV)/.demo $(if $(IMAGES),,$(PHOTOS)/.made)
 	$(BIN)/aesthetic export --weights auto --if-missing
@@ -24,6 +24,9 @@ demo: $(VENV)/.demo $(if $(IMAGES),,$(PHOTOS)/.made)
 	@echo "and from another terminal:   $(BIN)/aesthetic score $(or $(IMAGES),$(PHOTOS)) --url grpc://127.0.0.1:8001"
 
 test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+
+test-all: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.test

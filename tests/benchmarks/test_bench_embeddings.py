@@ -17,6 +17,7 @@ def bench(*options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
 
 
+@pytest.mark.long
 @pytest.mark.triton
 def test_every_way_scores_every_file_alike(
     tiny_server, tiny_repository: Path, tmp_path: Path

@@ -171,6 +171,7 @@ def test_another_tower_is_refused(tiny_repository: Path) -> None:
         begun._check_reference()
 
 
+@pytest.mark.long
 @pytest.mark.triton
 def test_the_whole_command(tiny_repository: Path, tmp_path: Path) -> None:
     output = tmp_path / "new" / "results.json"

@@ -22,6 +22,7 @@ def bench(*options: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.triton
 def test_both_ways_take_their_turns_and_agree(
     gradient_export: GradientExport, tmp_path: Path

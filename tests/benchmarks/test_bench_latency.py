@@ -62,6 +62,7 @@ def test_the_instant_tower_has_the_towers_tensors(tmp_path: Path) -> None:
     np.testing.assert_allclose(embedding, expected, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.triton
 def test_the_command_shows_where_the_time_goes(tiny_repository: Path, tmp_path: Path) -> None:
     output = tmp_path / "results.json"

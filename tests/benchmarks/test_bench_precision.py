@@ -23,6 +23,7 @@ def sweep(*options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
 
 
+@pytest.mark.long
 def test_a_sweep_gives_record_tables_and_plot(tmp_path: Path) -> None:
     output = tmp_path / "new" / "precision.json"
     small = ("--tiny", "--towers", "published", "--rounds", 1, "--output", output)

@@ -16,6 +16,7 @@ from generated_images import texture
 from towers import tiny_tower
 
 
+@pytest.mark.long
 def test_every_way_prepares_every_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

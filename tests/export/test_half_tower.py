@@ -275,6 +275,7 @@ def test_activations_beyond_fp16_are_noticed():
     assert not found.sum <= LIMIT  # a NaN by then
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_full_depth_and_width_holds_under_stress(scorer):
     """24 layers of width 1024; the sums are in fp32, as on tensor cores."""
