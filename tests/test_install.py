@@ -56,7 +56,7 @@ def test_the_wheel_carries_the_repository_and_is_small(wheel: Path) -> None:
         "aesthetic_serve/canary.jpg",
     } <= names
     assert not any(name.endswith((".onnx", ".pyc", ".safetensors")) for name in names)
-    assert wheel.stat().st_size < 500_000
+    assert wheel.stat().st_size < 1_000_000  # sources alone; no artifact is that small
 
 
 def test_the_base_install_has_neither_torch_nor_pillow(bare: Path) -> None:
