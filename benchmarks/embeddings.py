@@ -7,16 +7,12 @@ meanwhile.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from aesthetic_bench import embedding_cases, embedding_tables
+from aesthetic_bench.command import add_repository, run_printed
 from aesthetic_bench.embedding_cases import Settings
-from aesthetic_bench.errors import BenchError
-
-from aesthetic_client.errors import AestheticError
-from aesthetic_client.paths import default_repository
 
 RESULTS = Path(__file__).parent / "results" / "embeddings-cpu.json"
 
@@ -24,13 +20,7 @@ RESULTS = Path(__file__).parent / "results" / "embeddings-cpu.json"
 def main(arguments: list[str] | None = None) -> int:
     """Run, write the results, show them. 0, or 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--repository",
-        type=Path,
-        default=default_repository(),
-        metavar="DIR",
-        help="model repository, as `aesthetic export` builds it (default: where it does so)",
-    )
+    add_repository(parser)
     parser.add_argument(
         "--url", metavar="URL", help="a server of that repository's heads (default: start one)"
     )
@@ -47,17 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--rows, --seconds and --rounds must be above 0")
     repository = given.repository.expanduser()
     settings = Settings(repository, given.url, given.rows, given.seconds, given.rounds)
-    try:
-        record = embedding_cases.run(
-            settings, lambda text: print(text, file=sys.stderr, flush=True)
-        )
-    except (BenchError, AestheticError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    print(embedding_tables.markdown(record), end="")
-    return 0
+    return run_printed(
+        lambda say: embedding_cases.run(settings, say), given.output, embedding_tables.markdown
+    )
 
 
 if __name__ == "__main__":

@@ -7,16 +7,12 @@ Run from the repository's root, on a repository that was exported `--with gradie
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from aesthetic_bench import gradient_cases, gradient_tables
-from aesthetic_bench.errors import BenchError
+from aesthetic_bench.command import add_repository, run_printed
 from aesthetic_bench.gradient_cases import Settings
-
-from aesthetic_client.errors import AestheticError
-from aesthetic_client.paths import default_repository
 
 RESULTS = Path(__file__).parent / "results" / "gradient-cpu.json"
 
@@ -24,13 +20,7 @@ RESULTS = Path(__file__).parent / "results" / "gradient-cpu.json"
 def main(arguments: list[str] | None = None) -> int:
     """Run, write the results, show them. 0, or 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--repository",
-        type=Path,
-        default=default_repository(),
-        metavar="DIR",
-        help="model repository, as `aesthetic export` builds it (default: where it does so)",
-    )
+    add_repository(parser)
     parser.add_argument(
         "--url", metavar="URL", help="a server of that repository's gradients (default: start one)"
     )
@@ -54,15 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         given.side,
         given.rounds,
     )
-    try:
-        record = gradient_cases.run(settings, lambda text: print(text, file=sys.stderr, flush=True))
-    except (BenchError, AestheticError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    print(gradient_tables.markdown(record), end="")
-    return 0
+    return run_printed(
+        lambda say: gradient_cases.run(settings, say), given.output, gradient_tables.markdown
+    )
 
 
 if __name__ == "__main__":

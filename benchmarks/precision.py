@@ -7,15 +7,13 @@ else should run meanwhile; it takes about half an hour and 8 GB.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from aesthetic_bench import precision_plot, precision_tables
-from aesthetic_bench.errors import BenchError
+from aesthetic_bench.command import run_printed
 from aesthetic_bench.precision_cases import CASES, TOWERS, Settings, run
-
-from aesthetic_client.errors import AestheticError
 
 RESULTS = Path(__file__).parent / "results" / "precision-cpu.json"
 
@@ -53,16 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
     settings = Settings(
         given.images, given.heads, tuple(given.towers), names, given.rounds, given.tiny
     )
-    try:
-        record = run(settings, lambda text: print(text, file=sys.stderr, flush=True))
-    except (BenchError, AestheticError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    precision_plot.write(record, given.output.with_suffix(".svg"))
-    print(precision_tables.markdown(record), end="")
-    return 0
+
+    def markdown(record: dict[str, Any]) -> str:
+        precision_plot.write(record, given.output.with_suffix(".svg"))
+        return precision_tables.markdown(record)
+
+    return run_printed(lambda say: run(settings, say), given.output, markdown)
 
 
 if __name__ == "__main__":

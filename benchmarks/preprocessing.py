@@ -7,15 +7,12 @@ should run meanwhile.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from aesthetic_bench import preprocessing_cases, preprocessing_tables
-from aesthetic_bench.errors import BenchError
+from aesthetic_bench.command import run_printed
 from aesthetic_bench.preprocessing_cases import Settings
-
-from aesthetic_client.errors import AestheticError
 
 RESULTS = Path(__file__).parent / "results" / "preprocessing-cpu.json"
 
@@ -51,17 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
         rounds=given.rounds,
         weights=given.weights,
     )
-    try:
-        record = preprocessing_cases.run(
-            settings, lambda text: print(text, file=sys.stderr, flush=True)
-        )
-    except (BenchError, AestheticError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    print(preprocessing_tables.markdown(record), end="")
-    return 0
+    return run_printed(
+        lambda say: preprocessing_cases.run(settings, say),
+        given.output,
+        preprocessing_tables.markdown,
+    )
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from aesthetic_bench.command import run_shown
+from aesthetic_bench.command import add_repository, run_shown
 from aesthetic_bench.start_cases import StartSettings, run
 from aesthetic_bench.start_tables import introduction, tables
 
 from aesthetic_client import contract
-from aesthetic_client.paths import default_repository
 
 RESULTS = Path(__file__).parent / "results" / "start-cpu.json"
 
@@ -22,10 +21,7 @@ RESULTS = Path(__file__).parent / "results" / "start-cpu.json"
 def parse(arguments: list[str] | None = None) -> tuple[StartSettings, Path]:
     """The run's settings and the file for its results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--repository", type=Path, default=default_repository(), metavar="DIR",
-        help="model repository, as `aesthetic export` builds it (default: where it does so)",
-    )  # fmt: skip
+    add_repository(parser)
     parser.add_argument(
         "--profile", action="append", choices=tuple(contract.CPU_PROFILES), metavar="NAME",
         help="may be given more than once (default: those in the repository)",

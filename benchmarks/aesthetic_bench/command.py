@@ -25,8 +25,8 @@ INTERRUPTED = 130  # as a shell reports it
 FILE_WIDTH = 200
 
 
-def add_options(parser: argparse.ArgumentParser, results: Path) -> None:
-    """The repository, what is sent, the torch tower, and where the results go."""
+def add_repository(parser: argparse.ArgumentParser) -> None:
+    """What is served."""
     parser.add_argument(
         "--repository",
         type=Path,
@@ -34,6 +34,11 @@ def add_options(parser: argparse.ArgumentParser, results: Path) -> None:
         metavar="DIR",
         help="model repository, as `aesthetic export` builds it (default: where it does so)",
     )
+
+
+def add_options(parser: argparse.ArgumentParser, results: Path) -> None:
+    """The repository, what is sent, the torch tower, and where the results go."""
+    add_repository(parser)
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="images to send (default: made-up photographs)"
     )
@@ -80,8 +85,7 @@ def run_shown(
     except KeyboardInterrupt:
         console.print("interrupted; nothing was written")
         return INTERRUPTED
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    _write(record, output)
     lines, found = show(record)
     # A file has no width of its own; a table cut to 80 columns would say nothing.
     shown = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
@@ -91,6 +95,27 @@ def run_shown(
         shown.print(table)
     shown.print(f"written to {output}", markup=False, soft_wrap=True)
     return 0
+
+
+def run_printed(
+    measure: Callable[[Say], dict[str, Any]],
+    output: Path,
+    markdown: Callable[[dict[str, Any]], str],
+) -> int:
+    """`run_shown` without a terminal's help: progress by the line, and the tables as Markdown."""
+    try:
+        record = measure(lambda text: print(text, file=sys.stderr, flush=True))
+    except (BenchError, AestheticError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    _write(record, output)
+    print(markdown(record), end="")
+    return 0
+
+
+def _write(record: dict[str, Any], output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
