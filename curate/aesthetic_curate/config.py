@@ -111,6 +111,11 @@ def essentials(provenance: Mapping[str, Mapping[str, Any]]) -> dict[str, object]
     }
 
 
+def tower_precision(provenance: Mapping[str, Mapping[str, Any]]) -> str:
+    """The precision of the image tower, "fp32", "int8" and so on; "" where none is told."""
+    return str(provenance.get(CLIP_IMAGE.name, {}).get("precision", ""))
+
+
 def is_seeded(provenance: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether a model has random weights, so that its scores mean nothing."""
     return any(SEEDED_WEIGHTS in str(fields.get("weights", "")) for fields in provenance.values())

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from aesthetic_curate.config import Job
+from aesthetic_curate.config import Job, tower_precision
 from aesthetic_curate.errors import UnreadableError
 from aesthetic_curate.manifest import read_manifest, write_manifest
 from aesthetic_curate.places import check_shards
@@ -22,12 +22,16 @@ from aesthetic_curate.storage import READERS, Folder, identity
 
 @dataclass(frozen=True)
 class Plan:
-    """Shards to do, those that are done, and how many of the former were done otherwise before."""
+    """Shards to do, those that are done, and how many of the former were done otherwise before.
+
+    `other_precisions` are those of the `other_settings` shards' towers that the job's is not in.
+    """
 
     todo: Sequence[Shard]
     done: Sequence[Mapping[str, Any]]
     other_settings: int = 0
     other_input: int = 0
+    other_precisions: Sequence[str] = ()
 
 
 @dataclass
@@ -82,21 +86,26 @@ def plan(shards: Sequence[Shard], job: Job) -> Plan:
         if stats is None:
             return "todo", None
         if stats.get("fingerprint") != fingerprint:
-            return "other settings", None
+            return "other settings", stats
         try:
             same = stats.get("shard") == asdict(shard) and stats.get("input") == identity(shard.url)
         except UnreadableError:  # whether it still is: the shard function will say
             same = False
-        return ("done", stats) if same else ("other input", None)
+        return ("done" if same else "other input"), stats
 
     with ThreadPoolExecutor(READERS) as readers:
         found = list(readers.map(look, shards))
-    counts = Counter(verdict for verdict, _ in found)
+    before: dict[str, list[dict[str, Any]]] = {"done": [], "other settings": [], "other input": []}
+    for verdict, stats in found:
+        if stats is not None:
+            before[verdict].append(stats)
+    precisions = {tower_precision(one.get("provenance", {})) for one in before["other settings"]}
     return Plan(
         [shard for shard, (verdict, _) in zip(shards, found, strict=True) if verdict != "done"],
-        [stats for _, stats in found if stats is not None],
-        counts["other settings"],
-        counts["other input"],
+        before["done"],
+        len(before["other settings"]),
+        len(before["other input"]),
+        sorted(precisions - {tower_precision(job.provenance), ""}),
     )
 
 

@@ -16,22 +16,15 @@ from aesthetic_client.client import Client
 from aesthetic_client.errors import InputError
 from aesthetic_client.paths import default_repository
 
+STARTED_OPTIONS = ("repository", "profile")
+
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say which server, and how to use it."""
     parser.add_argument(
         "--url", help="a running server: grpc://host:8001 or http://host:8000; else one is started"
     )
-    parser.add_argument(
-        "--repository",
-        type=Path,
-        help=f"model repository for the started server (default: {default_repository()})",
-    )
-    parser.add_argument(
-        "--profile",
-        choices=tuple(contract.CPU_PROFILES),
-        help="precision of the started server's image tower (see aesthetic serve; default: fp32)",
-    )
+    add_started_arguments(parser)
     parser.add_argument(
         "--decode",
         choices=("server", "client"),
@@ -54,13 +47,31 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_started_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the server that is started where no --url names one."""
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        help=f"model repository for the started server (default: {default_repository()})",
+    )
+    parser.add_argument(
+        "--profile",
+        choices=tuple(contract.CPU_PROFILES),
+        help="precision of the started server's image tower (see aesthetic serve; default: fp32)",
+    )
+
+
+def check_started_arguments(arguments: argparse.Namespace) -> None:
+    """Raises InputError for an option of `add_started_arguments` beside --url."""
+    for option in STARTED_OPTIONS if arguments.url else ():
+        if getattr(arguments, option):
+            raise InputError(f"--{option} is for a started server; --url names a running one")
+
+
 @contextmanager
 def connected(arguments: argparse.Namespace) -> Iterator[Client]:
     """A client of the server that the arguments mean; a server started for it is stopped after."""
-    if arguments.url and arguments.repository:
-        raise InputError("--repository is for a started server; --url names a running one")
-    if arguments.url and getattr(arguments, "profile", None):
-        raise InputError("--profile is for a started server; --url names a running one")
+    check_started_arguments(arguments)
     with (
         nullcontext(arguments.url) if arguments.url else served_url(arguments) as url,
         _client(arguments, url) as client,
@@ -71,9 +82,9 @@ def connected(arguments: argparse.Namespace) -> Iterator[Client]:
 
 @contextmanager
 def served_url(arguments: argparse.Namespace) -> Iterator[str]:
-    """The address of a server started over --repository, or the default one; stopped after."""
+    """The address of a server started over --repository in its --profile; stopped after."""
     serve = load_room("aesthetic_serve", "serve")
-    profile = getattr(arguments, "profile", None)  # not every command has the option
+    profile = arguments.profile
     server = serve.EmbeddedServer(
         arguments.repository or default_repository(),
         config_name=contract.CPU_PROFILES[profile].name if profile else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from aesthetic_client.contract import SEEDED_WEIGHTS
-from aesthetic_curate.config import Job, is_seeded
+from aesthetic_curate.config import Job, is_seeded, tower_precision
 from aesthetic_curate.likeness import like_notes
 from aesthetic_curate.runs import Plan, Summary
 
@@ -21,9 +21,11 @@ def say_plan(todo: Plan, job: Job) -> None:
     if todo.done:
         print(f"{len(todo.done)} shards are done already", file=sys.stderr)
     if todo.other_settings:
+        now = tower_precision(job.provenance) or "unknown"
+        before = f" (in {', '.join(todo.other_precisions)}; now in {now})"
         print(
-            f"{todo.other_settings} shards were scored with other settings or another model, "
-            "and are redone",
+            f"{todo.other_settings} shards were scored with other settings or another model"
+            f"{before if todo.other_precisions else ''}, and are redone",
             file=sys.stderr,
         )
     if todo.other_input:

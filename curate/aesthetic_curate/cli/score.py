@@ -10,7 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from aesthetic_client._wire import resolve_heads
-from aesthetic_client.cli._server import served_url
+from aesthetic_client.cli._server import (
+    add_started_arguments,
+    check_started_arguments,
+    served_url,
+)
 from aesthetic_client.contract import DEFAULT_HEAD, Head
 from aesthetic_client.errors import InputError
 from aesthetic_client.paths import default_repository
@@ -93,7 +97,7 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL[,URL]",
         help="running servers, grpc://host:8001 or http://host:8000; else one is started",
     )
-    parser.add_argument("--repository", type=Path, help="model repository for the started server")
+    add_started_arguments(parser)
     parser.add_argument(
         "--local",
         action="store_true",
@@ -206,10 +210,9 @@ def _check(arguments: argparse.Namespace) -> None:
             f"--shard-index counts from 0 to --shard-count - 1, got {arguments.shard_index} of "
             f"{arguments.shard_count}"
         )
-    if arguments.local and arguments.url:
-        raise InputError("--local scores without a server; leave --url away")
-    if arguments.url and arguments.repository:
-        raise InputError("--repository is for a started server; --url names running ones")
+    if arguments.local and (arguments.url or arguments.profile):
+        raise InputError("--local scores without a server; leave --url and --profile away")
+    check_started_arguments(arguments)
 
 
 def _options(arguments: argparse.Namespace) -> InputOptions:

@@ -9,13 +9,16 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from aesthetic_client._core import DEFAULT_IN_FLIGHT, DEFAULT_TIMEOUT_S
 from aesthetic_client.cli import load_room
-from aesthetic_client.cli._server import served_url
+from aesthetic_client.cli._server import (
+    add_started_arguments,
+    check_started_arguments,
+    served_url,
+)
 from aesthetic_client.client import Client
 from aesthetic_client.contract import SEEDED_WEIGHTS
 from aesthetic_client.errors import InputError
@@ -33,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url", help="a running Triton: grpc://host:8001 or http://host:8000; else one is started"
     )
-    parser.add_argument("--repository", type=Path, help="model repository for the started server")
+    add_started_arguments(parser)
     parser.add_argument(
         "--host",
         default=DEFAULT_HOST,
@@ -76,8 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     for option in ("in_flight", "max_body_mib", "timeout"):
         if getattr(arguments, option) <= 0:
             raise InputError(f"--{option.replace('_', '-')} takes a number above 0")
-    if arguments.url and arguments.repository:
-        raise InputError("--repository is for a started server; --url names a running one")
+    check_started_arguments(arguments)
     uvicorn = load_room("uvicorn", "reward")
     service = load_room("aesthetic_guidance.reward_service", "reward")
     with contextlib.suppress(_Stopped), _stop_signals():
