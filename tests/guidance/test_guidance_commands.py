@@ -245,6 +245,7 @@ def test_ratings_that_cannot_be_read_are_refused_by_line(tmp_path, text, words):
         (["embed", ".", "-o", "x.npy"], "--output must end in .safetensors or .pt"),
         (["embed", ".", "-o", "no/folder/x.pt"], "there is no folder no/folder"),
         (["embed", ".", "-o", "x.pt", "--raw", "--url", "localhost:1"], "leave out --url"),
+        (["embed", ".", "-o", "x.pt", "--raw", "--profile", "int8"], "leave out --url"),
         (["embed", ".", "-o", "x.pt", "--weights", "openai"], "belong to --raw"),
         (["compare", ".", ".", "-o", "x.png"], "--output must end in .svg"),
         (["compare", ".", ".", "--seed", "-1"], "--seed takes a number from 0 up"),
@@ -254,6 +255,10 @@ def test_ratings_that_cannot_be_read_are_refused_by_line(tmp_path, text, words):
         (
             ["fit", "r.csv", "-o", "h.safetensors", "--embeddings", "r.csv"],
             "no .npy file of embeddings",
+        ),
+        (
+            ["fit", "r.csv", "-o", "h.safetensors", "--embeddings", "r.npy", "--profile", "int8"],
+            "--repository and --profile",
         ),
     ],
 )

@@ -18,6 +18,7 @@ import pytest
 from reward_servers import LIMIT, ask, serving
 
 from aesthetic_client import Client
+from aesthetic_client.cli import main
 from aesthetic_client.contract import DEFAULT_HEAD, HEADS, SEEDED_WEIGHTS
 from aesthetic_client.errors import InputError, UnavailableError
 from aesthetic_guidance.http_rewards import http_reward
@@ -220,3 +221,22 @@ def test_the_command_serves_until_it_is_told_to_stop(tiny_server, images, expect
         assert process.wait(20) == 0 and time.monotonic() - started < 10
         said = process.stderr.read()
     assert "WARNING: clip_image has weights: seeded" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("command", ["reward-server", "embed", "compare"])
+def test_the_started_server_is_of_the_asked_profile(
+    command, tiny_repository, tmp_path, images, capsys
+):
+    """Asked for one that was not exported, it refuses to start."""
+    (tmp_path / "a.png").write_bytes(png_bytes(images[0]))
+    photos, output = str(tmp_path), str(tmp_path / "out")
+    arguments = {
+        "reward-server": ["--port", "0"],
+        "embed": [photos, "-o", f"{output}.safetensors"],
+        "compare": [photos, photos, "-o", f"{output}.svg"],
+    }[command]
+    chosen = ["--repository", str(tiny_repository), "--profile", "int8"]
+    assert main(["guide", command, *arguments, *chosen]) == 2
+    assert "--model clip_image --precision int8" in capsys.readouterr().err
+    assert main(["guide", command, *arguments, "--url", "localhost:1", "--profile", "int8"]) == 2
+    assert "--profile is for a started server" in capsys.readouterr().err

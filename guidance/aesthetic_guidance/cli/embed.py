@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 when every image is in the mean, 1 when some could not be embedded."""
     check_output(arguments.output, (".safetensors", PUBLISHED_SUFFIX))
-    if arguments.raw and (arguments.url or arguments.repository):
-        raise InputError("--raw runs in this process: leave out --url and --repository")
+    if arguments.raw and (arguments.url or arguments.repository or arguments.profile):
+        raise InputError("--raw runs in this process: leave out --url, --repository, --profile")
     if not arguments.raw and (arguments.weights or arguments.sha256 or arguments.weights_dir):
         raise InputError("--weights, --sha256 and --weights-dir belong to --raw")
     files = find_images(arguments.paths)

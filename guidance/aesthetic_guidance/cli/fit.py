@@ -92,8 +92,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--embeddings and --method are for path,rating, not for winner,loser")
     known: dict[str, Any] = {}
     if arguments.embeddings:
-        if arguments.url or arguments.repository:
-            raise InputError("--embeddings needs no server: leave out --url and --repository")
+        if arguments.url or arguments.repository or arguments.profile:
+            raise InputError(
+                "--embeddings needs no server: leave out --url, --repository and --profile"
+            )
         matrix = _stored(arguments.embeddings)
         columns, used = [matrix], np.ones(len(table.ratings), np.bool_)
     else:
