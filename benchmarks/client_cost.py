@@ -7,18 +7,18 @@ meanwhile.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from aesthetic_bench import client_cases, client_tables
 from aesthetic_bench.client_cases import Settings
+from aesthetic_bench.command import run_printed
 
 RESULTS = Path(__file__).parent / "results" / "client-cpu.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, write the results, show them."""
+    """Run, write the results, show them. 0, or 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=Settings.seconds, metavar="S")
     parser.add_argument("--rounds", type=int, default=Settings.rounds, metavar="N")
@@ -32,11 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not (given.seconds > 0 and given.rounds > 0 and given.in_flight > 0):
         parser.error("--seconds, --rounds and --in-flight must be above 0")
     settings = Settings(given.seconds, given.rounds, given.in_flight)
-    record = client_cases.run(settings, lambda text: print(text, file=sys.stderr, flush=True))
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    print(client_tables.markdown(record), end="")
-    return 0
+    return run_printed(
+        lambda say: client_cases.run(settings, say), given.output, client_tables.markdown
+    )
 
 
 if __name__ == "__main__":

@@ -6,18 +6,18 @@ Run from the repository's root: `python benchmarks/curation.py`. Nothing else sh
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from aesthetic_bench import curation_cases
+from aesthetic_bench import curation_cases, curation_tables
+from aesthetic_bench.command import run_printed
 from aesthetic_bench.curation_cases import Settings
 
 RESULTS = Path(__file__).parent / "results" / "curation-cpu.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, write the results, show them."""
+    """Run, write the results, show them. 0, or 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, text in (
         ("samples", "in the data set"),
@@ -36,18 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     output: Path = given.pop("output")
     if min(given.values()) < 1:
         parser.error("numbers must be above 0")
-    record = curation_cases.run(
-        Settings(**given), lambda text: print(text, file=sys.stderr, flush=True)
+    settings = Settings(**given)
+    return run_printed(
+        lambda say: curation_cases.run(settings, say), output, curation_tables.markdown
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    memory = record["memory"]
-    print(
-        f"{record['scored']} samples, {record['samples_per_s']:.0f}/s; processor time a sample "
-        f"{record['worker_us_per_sample']:.0f} us here, {record['server_us_per_sample']:.0f} us in "
-        f"the server; memory {memory['early_mib']:.0f} MiB early, {memory['late_mib']:.0f} MiB late"
-    )
-    return 0
 
 
 if __name__ == "__main__":

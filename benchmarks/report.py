@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aesthetic_bench import (
     client_tables,
+    curation_tables,
     embedding_tables,
     engine_plot,
     engine_tables,
@@ -25,6 +26,7 @@ KINDS = {
     module.KIND: module
     for module in (
         client_tables,
+        curation_tables,
         embedding_tables,
         engine_tables,
         gradient_tables,

@@ -19,12 +19,13 @@ import numpy as np
 from PIL import Image
 
 from .client_cases import cpu_s
+from .curation_tables import KIND
+from .errors import BenchError
 from .instant_server import InstantServer
 from .machine import versions
 from .memory import family
 from .records import Begun
 
-KIND = "curation-cpu"
 METHOD = (
     "One `aesthetic curate score` of WebDataset tars (JPEG, JSON and text a sample) on one server "
     "process that answers at once with constant scores; files are sent as they are. Resident "
@@ -108,7 +109,7 @@ def score(folder: Path, server: InstantServer, settings: Settings) -> dict[str, 
     with run:
         output, errors = run.communicate()
     if run.returncode:
-        raise RuntimeError(f"the command failed: {errors}")
+        raise BenchError(f"aesthetic curate score failed with {run.returncode}: {errors.strip()}")
     scored = sum(
         json.loads(path.read_text("utf-8"))["statuses"]["ok"]
         for path in (folder / "out").glob("*_stats.json")

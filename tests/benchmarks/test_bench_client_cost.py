@@ -149,3 +149,16 @@ def test_arguments_that_measure_nothing_are_refused(capsys: pytest.CaptureFixtur
         with pytest.raises(SystemExit):
             client_cost.main([option, "0"])
         assert "must be above 0" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_ends_with_its_reason_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def late(*_: object) -> None:
+        raise DeadlineError("no answer within 1 s")
+
+    monkeypatch.setattr(client_cases, "run_threads", late)
+    output = tmp_path / "found.json"
+    assert client_cost.main(["--seconds", "0.1", "--output", str(output)]) == 1
+    assert "error: no answer within 1 s" in capsys.readouterr().err
+    assert not output.exists()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import curation
 import pytest
+import report
+from aesthetic_bench import curation_cases
 from aesthetic_bench.curation_cases import _memory
 
 
@@ -24,7 +26,10 @@ def test_a_small_run_scores_every_sample(
     assert record["memory"]["peak_mib"] > 20
     assert record["parameters"]["workers"] == 1
     assert record["versions"]["git_commit"]
-    assert capsys.readouterr().out.startswith("50 samples, ")
+    shown = capsys.readouterr().out
+    assert shown.startswith("50 samples, ")
+    assert report.main([str(output)]) == 0
+    assert capsys.readouterr().out == shown
 
 
 def test_memory_that_grows_shows() -> None:
@@ -33,3 +38,14 @@ def test_memory_that_grows_shows() -> None:
     assert flat["late_over_early"] == 1
     assert grows["early_mib"] == pytest.approx(114.5)
     assert grows["late_over_early"] == pytest.approx(134.5 / 114.5)
+
+
+def test_a_run_that_fails_ends_with_its_reason_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(curation_cases, "make_data_set", lambda folder, settings: 0)
+    output = tmp_path / "found.json"
+    assert curation.main(["--samples", "1", "--output", str(output)]) == 1
+    said = capsys.readouterr().err
+    assert "error: aesthetic curate score failed with 2: " in said and "Traceback" not in said
+    assert not output.exists()
