@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aesthetic_client import contract
+from aesthetic_client import Client, contract
 from aesthetic_client._requests import model_request
 from aesthetic_client.contract import AESTHETIC_GRADIENT, Model
 from aesthetic_client.errors import InputError
@@ -121,3 +121,19 @@ def test_inputs_are_a_mapping(inputs: Any) -> None:
 def test_unknown_outputs_are_refused(outputs: Any, words: str) -> None:
     with pytest.raises(InputError, match=f"gives score, pixel_gradient, embedding; .*{words}"):
         model_request(AESTHETIC_GRADIENT, gradient_inputs(), outputs)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        (b"bytes", "expected text, got bytes"),
+        ("a" * 2_001, "2001 characters"),
+        ("\ud800", "UTF-8 cannot encode"),
+    ],
+)
+def test_what_is_no_prompt_is_not_sent(prompt: Any, says: str) -> None:
+    with (
+        Client("127.0.0.1:1", retry_s=0) as nowhere,
+        pytest.raises(InputError, match=rf"prompts\[1\]: .*{says}"),
+    ):
+        nowhere.embed_text(["fine", prompt])

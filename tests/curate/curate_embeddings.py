@@ -14,8 +14,6 @@ from aesthetic_curate.samples import EmbeddingChunk
 from aesthetic_curate.shards import Shard
 
 OPTIONS = InputOptions()
-
-
 ROWS = 50
 
 

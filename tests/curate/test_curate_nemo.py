@@ -1,8 +1,7 @@
-"""The stage for NeMo Curator, in the real package: its filter's parameters, contract, executor."""
+"""The stage for NeMo Curator, in the real package: its scores, contract, executor."""
 
 from __future__ import annotations
 
-import inspect
 import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,9 +18,6 @@ from curate_ray import RAY_WARNINGS, local_ray
 from nemo_curator.backends.base import BaseStageAdapter
 from nemo_curator.backends.ray_data import RayDataExecutor
 from nemo_curator.pipeline import Pipeline
-from nemo_curator.stages.image.filters.aesthetic_filter import (
-    ImageAestheticFilterStage,
-)
 from nemo_curator.tasks import ImageBatch, ImageObject
 
 from aesthetic_client import Client, ImageError, InputError, UnavailableError
@@ -64,34 +60,10 @@ def reference(url: str, images: Sequence[Any]) -> tuple[list[float], np.ndarray]
     return [r.score for r in results], np.stack([r.embedding for r in results])
 
 
-def test_parameters_are_those_of_the_original() -> None:
-    original = inspect.signature(ImageAestheticFilterStage).parameters
-    ours = inspect.signature(TritonAestheticStage).parameters
-    assert list(ours)[: len(original)] == list(original)
-    for name, parameter in original.items():
-        assert ours[name].default == parameter.default, name
-    methods = ("inputs", "setup", "setup_on_node", "process", "teardown")
-    for method in methods:
-        theirs = inspect.signature(getattr(ImageAestheticFilterStage, method)).parameters
-        assert len(inspect.signature(getattr(TritonAestheticStage, method)).parameters) == len(
-            theirs
-        )
-    assert TritonAestheticStage().inputs() == ImageAestheticFilterStage().inputs()
-    assert TritonAestheticStage().outputs()[0] == ImageAestheticFilterStage().outputs()[0]
-
-
 def test_it_wants_a_cpu_and_no_gpu() -> None:
     stage = TritonAestheticStage(num_gpus_per_worker=2.0, model_dir="anywhere")
     assert (stage.resources.cpus, stage.resources.gpus) == (1.0, 0.0)
     assert not stage.resources.requires_gpu and not stage.is_fanout_stage()
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"source": "pixels"}, {"on_error": "ignore"}, {"model_inference_batch_size": 0}]
-)
-def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        TritonAestheticStage(**wrong)
 
 
 def test_an_empty_batch_asks_nobody() -> None:

@@ -1,7 +1,8 @@
-"""A web server for downloads, fp16 exports, and a C compiler for stand-in libraries."""
+"""A web server for downloads, fp16 exports, a C compiler, and a GPU that is made up of it."""
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
@@ -14,13 +15,15 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
 
+import fake_gpu
 import onnx
 import pytest
 import torch
+from tensorrt_exports import FITTING
 from torch import nn
 
-from aesthetic_client import contract
-from aesthetic_export import repository
+from aesthetic_client import contract, plans
+from aesthetic_export import cuda, exporting, repository, sources
 from aesthetic_export.half import HalfTower
 from aesthetic_export.modules import ClipImage
 from aesthetic_export.onnx_export import onnx_from_module
@@ -168,3 +171,62 @@ def compile_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return folder / name
 
     return compiled
+
+
+@pytest.fixture(scope="session")
+def driver(compile_c: Callable[..., Path]) -> Path:
+    """The made-up GPU's driver, as a shared library."""
+    return compile_c("libtestcuda.so.1", fake_gpu.DRIVER)
+
+
+@pytest.fixture
+def machine(driver: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ctypes.CDLL]:
+    """A GPU, TensorRT, tiny towers, a cache of its own. Nothing may be left on the GPU."""
+    library = ctypes.CDLL(str(driver))
+    monkeypatch.setattr(cuda, "LIBRARY", str(driver))
+    monkeypatch.setattr(exporting, "load_tensorrt", fake_gpu.FakeTensorRT)
+    monkeypatch.setattr(sources, "seeded_tower", tiny_tower)
+    monkeypatch.setattr(plans, "this_machine", lambda: FITTING)
+    monkeypatch.setenv("AESTHETIC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("AESTHETIC_WEIGHTS_DIR", raising=False)
+    yield library
+    assert ctypes.c_int.in_dll(library, "live").value == 0
+
+
+@pytest.fixture(scope="session")
+def planned(
+    driver: Path, tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A repository to which the command has added what was missing and the plans; its stderr."""
+    folder = tmp_path_factory.mktemp("planned")
+    target = shutil.copytree(tiny_repository, folder / "repository")
+    code = (
+        "import sys; import fake_gpu, towers\n"
+        "from aesthetic_client import cli\n"
+        "from aesthetic_export import cuda, exporting, sources\n"
+        f"cuda.LIBRARY = {str(driver)!r}\n"
+        "exporting.load_tensorrt = fake_gpu.FakeTensorRT\n"
+        "sources.seeded_tower = towers.tiny_tower\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    options = ("--target", "tensorrt", "--weights", "seeded:0", "--head-weights", "seeded:0")
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, "export", "--repository", target, *options],
+        env={
+            **os.environ,
+            "AESTHETIC_CACHE": str(folder / "cache"),
+            "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{target}\n"
+    return target, done.stderr
+
+
+@pytest.fixture
+def again(planned: tuple[Path, str], tmp_path: Path) -> Path:
+    """A copy of `planned`, to be changed."""
+    return shutil.copytree(planned[0], tmp_path / "again")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,15 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from repository_configs import (
-    SOURCE,
-    check_batching,
-    check_contract,
-    check_style,
-    check_warmup,
-    check_wiring,
-    parsed,
-)
 from safetensors import safe_open
 
 from aesthetic_client import Client, DeadlineError, InputError, NotServedError, ServerError
@@ -34,7 +24,6 @@ from aesthetic_client.contract import (
     PERSONALIZE,
     TEXT,
     TOKENIZE,
-    Model,
 )
 from aesthetic_client.tokenizer import END, PAD_END, START, TruncationWarning, tokenize
 from aesthetic_export.towers import Tower
@@ -52,53 +41,6 @@ E = np.random.default_rng(7).standard_normal(768).astype(np.float32)
 LONGEST = '{"steps": 200}'  # a minute and more a row
 SOON_S = 30
 QUICK = '{"steps": 1, "lr": 0.01, "optimizer": "ascent"}'
-
-
-def text_of(model: Model) -> str:
-    add_on = TEXT if model in TEXT.models else PERSONALIZE
-    return (SOURCE / add_on.name / model.name / "config.pbtxt").read_text()
-
-
-@pytest.mark.parametrize("add_on", [TEXT, PERSONALIZE], ids=lambda add_on: add_on.name)
-def test_the_folders_hold_the_add_ons_models_and_no_others(add_on) -> None:
-    folders = {path.name for path in (SOURCE / add_on.name).iterdir() if path.is_dir()}
-    assert folders == {model.name for model in add_on.models}
-
-
-@pytest.mark.parametrize("model", [*TEXT.models, *PERSONALIZE.models], ids=lambda m: m.name)
-def test_config_equals_the_contract(model: Model) -> None:
-    check_contract(text_of(model), model, model.max_batch)
-    check_style(text_of(model))
-
-
-def test_clip_text_is_wired() -> None:
-    check_wiring(
-        parsed(text_of(CLIP_TEXT)), CLIP_TEXT, {part.name: part for part in TEXT.models[:2]}
-    )
-    assert CLIP_TEXT.max_batch <= min(TOKENIZE.max_batch, CLIP_TEXT_TOWER.max_batch)
-
-
-@pytest.mark.parametrize("model", [TOKENIZE, CLIP_TEXT_TOWER], ids=lambda m: m.name)
-def test_the_steps_batch_and_warm_up(model: Model) -> None:
-    config = parsed(text_of(model))
-    check_batching(config)
-    assert check_warmup(config, model) == [1]
-    assert [group.count for group in config.instance_group] == [1]
-
-
-def test_tokenize_warms_up_with_a_prompt() -> None:
-    data = (SOURCE / "text" / "tokenize" / "warmup" / "prompt").read_bytes()
-    assert struct.unpack_from("<I", data)[0] == len(data) - 4
-    assert data[4:] == b"a photo of a cat"
-
-
-def test_personalising_is_never_batched_across_requests() -> None:
-    config = parsed(text_of(AESTHETIC_PERSONALIZE))
-    assert not config.HasField("dynamic_batching")
-    assert [group.count for group in config.instance_group] == [1]
-
-
-# --- the whole way, on the real Triton --------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -298,22 +240,6 @@ def test_a_cut_prompt_is_warned_of(client: Client) -> None:
         result = client.embed_text(["a cat", LONG])
     assert [warning.filename for warning in caught] == [__file__]
     assert result.token_count.tolist() == [2, 76]
-
-
-@pytest.mark.parametrize(
-    ("prompt", "says"),
-    [
-        (b"bytes", "expected text, got bytes"),
-        ("a" * 2_001, "2001 characters"),
-        ("\ud800", "UTF-8 cannot encode"),
-    ],
-)
-def test_what_is_no_prompt_is_not_sent(prompt: Any, says: str) -> None:
-    with (
-        Client("127.0.0.1:1", retry_s=0) as nowhere,
-        pytest.raises(InputError, match=rf"prompts\[1\]: .*{says}"),
-    ):
-        nowhere.embed_text(["fine", prompt])
 
 
 @pytest.mark.triton
