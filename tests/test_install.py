@@ -55,7 +55,9 @@ def test_the_wheel_carries_the_repository_and_is_small(wheel: Path) -> None:
         "aesthetic_serve/backends/openvino/model.py",
         "aesthetic_serve/canary.jpg",
     } <= names
-    assert not any(name.endswith((".onnx", ".pyc", ".safetensors")) for name in names)
+    assert not any(
+        name.endswith((".onnx", ".pyc", ".nbi", ".nbc", ".safetensors")) for name in names
+    )
     assert wheel.stat().st_size < 1_000_000  # sources alone; no artifact is that small
 
 
@@ -65,7 +67,15 @@ def test_the_base_install_has_neither_torch_nor_pillow(bare: Path) -> None:
         for line in run(bare / "python", "-m", "pip", "freeze").stdout.splitlines()
     }
     assert "tritonclient" in names and "numpy" in names
-    assert not names & {"torch", "pillow", "onnx", "onnxruntime", "nvidia-pytriton", "rich"}
+    assert not names & {
+        "torch",
+        "pillow",
+        "numba",
+        "onnx",
+        "onnxruntime",
+        "nvidia-pytriton",
+        "rich",
+    }
 
 
 @pytest.mark.triton

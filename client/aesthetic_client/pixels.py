@@ -171,6 +171,11 @@ def _pixels(image: Image.Image, size: tuple[int, int], options: PixelOptions) ->
         ) from None
 
 
+def warm_up() -> None:
+    """Import and compile what the first large image would wait for: up to some seconds, once."""
+    _resample.equals_pillow()
+
+
 def open_image(data: bytes, options: PixelOptions = DEFAULT_OPTIONS) -> Image.Image:
     """The PIL image of a file whose header passed every check; nothing is decoded yet.
 

@@ -29,8 +29,8 @@ def test_every_error_is_exported_and_drawn_in_the_tree() -> None:
 def test_importing_the_client_loads_neither_pillow_nor_torch_nor_a_protocol() -> None:
     program = (
         "import sys, aesthetic_client; "
-        "print([m for m in ('PIL', 'torch', 'rich', 'grpc', 'gevent', 'aiohttp', 'onnxruntime')"
-        " if m in sys.modules])"
+        "print([m for m in ('PIL', 'numba', 'torch', 'rich', 'grpc', 'gevent', 'aiohttp', "
+        "'onnxruntime') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60

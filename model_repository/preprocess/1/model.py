@@ -8,7 +8,7 @@ import triton_python_backend_utils as pb_utils
 
 from aesthetic_client.contract import IMAGE, PIXELS, PROVENANCE_PREFIX
 from aesthetic_client.errors import ImageError
-from aesthetic_client.pixels import PREPROCESSING_ID, PixelOptions, prepare_pixels
+from aesthetic_client.pixels import PREPROCESSING_ID, PixelOptions, prepare_pixels, warm_up
 
 STATED_ID = f"{PROVENANCE_PREFIX}preprocessing"
 # glibc's mallopt. Decoded images are some megabytes each: left to itself glibc hands that memory
@@ -30,6 +30,7 @@ class TritonPythonModel:
                 f"preprocess: in mode {self.options.mode} the parameter {STATED_ID} must be "
                 f"{expected}, so that clients see which pixels were scored"
             )
+        warm_up()  # here, not within the first request
 
     def execute(self, requests):
         return [self.answer(request) for request in requests]
