@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,42 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from remote_scorers import MINE, RELU, SEEDED, TOWER, VECTOR, CountingClient, assert_alike
 from scored_images import gradient, images, relative
 from torch import nn
 
 from aesthetic_client import Client, contract
 from aesthetic_client.contract import HEADS
 from aesthetic_client.errors import InputError, NotServedError
-from aesthetic_export.files import PinnedFile
-from aesthetic_export.heads import HeadSource, HeadWeights, seeded_heads
 from aesthetic_export.samples import unit_vectors
 from aesthetic_guidance.loss import AestheticLoss
 from aesthetic_guidance.remote import RemoteAestheticScorer
 from aesthetic_guidance.scorer import AestheticScorer
 from gradients import GradientExport, build_gradient_repository
-from towers import tiny_tower
 
 pytestmark = pytest.mark.triton
-
-TOWER, SEEDED = tiny_tower(), seeded_heads(0)
-RELU = SEEDED[2]
-VECTOR = unit_vectors(1, seed=5)[0] * 3
-MINE = HeadWeights(  # served beside the published ones, and unknown to the gradient model
-    HeadSource("my taste", PinnedFile("mine", "", "0" * 64, 0), "", "affine", ((1, 768),)),
-    ((unit_vectors(1, seed=6).astype(np.float64) * 20, np.array([5.5])),),
-    "fitted",
-)
-
-
-class CountingClient(Client):
-    """Keeps what was asked: rows and outputs of each request."""
-
-    calls: list[tuple[int, tuple[str, ...]]]
-
-    def infer(self, model: Any, inputs: Any, *, outputs: Any = None) -> Any:
-        with threading.Lock():
-            self.calls.append((len(next(iter(inputs.values()))), tuple(outputs or ())))
-        return super().infer(model, inputs, outputs=outputs)
 
 
 @pytest.fixture(scope="module")
@@ -65,22 +42,6 @@ def client(url: str) -> Iterator[CountingClient]:
     with CountingClient(url, timeout_s=60) as client:
         client.calls = []
         yield client
-
-
-def assert_alike(remote: Any, local: Any, pixels: torch.Tensor) -> None:
-    """Scores to 1e-5 of their slope, which is how far the embedding's rounding moves them."""
-    given, expected = (pixels.clone().requires_grad_() for _ in range(2))
-    embeddings = local.embed(expected.detach()).requires_grad_()
-    (by_embedding,) = torch.autograd.grad(local.score_embeddings(embeddings).sum(), embeddings)
-    slope = max(1.0, float(by_embedding.norm(dim=1).max()))
-    scores, wanted = remote.score(given), local.score(expected)
-    assert scores.shape == wanted.shape and scores.dtype == torch.float32
-    assert float((scores - wanted).detach().abs().max()) <= 1e-5 * slope
-    weights = torch.linspace(-1, 2, len(pixels))[:, None]
-    (weights * scores).sum().backward()
-    (weights * wanted).sum().backward()
-    assert given.grad.shape == pixels.shape
-    assert relative(given.grad, expected.grad) < 1e-4
 
 
 @pytest.mark.parametrize(
