@@ -1,4 +1,4 @@
-"""How fast are images prepared? Pillow alone, the exact way and the fast one, on one core.
+"""How fast are images prepared? Pillow alone, the exact way and the fast one, by core and threads.
 
 Run from the repository's root: `python benchmarks/preprocessing.py --images FOLDER`. Nothing else
 should run meanwhile.
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="LIST",
         help="sizes of the images (default: 1,2,4,8,12)",
     )
+    parser.add_argument("--pictures", type=int, default=Settings.pictures, metavar="N")
     parser.add_argument("--seconds", type=float, default=Settings.seconds, metavar="S")
     parser.add_argument("--rounds", type=int, default=Settings.rounds, metavar="N")
     parser.add_argument(
@@ -39,10 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--output", type=Path, default=RESULTS, metavar="FILE", help="default: %(default)s"
     )
     given = parser.parse_args(arguments)
-    if not (min(given.megapixels) > 0 and given.seconds > 0 and given.rounds > 0):
-        parser.error("--megapixels, --seconds and --rounds must be above 0")
+    if not min(*given.megapixels, given.pictures, given.seconds, given.rounds) > 0:
+        parser.error("--megapixels, --pictures, --seconds and --rounds must be above 0")
     settings = Settings(
         given.images,
+        given.pictures,
         given.megapixels,
         seconds=given.seconds,
         rounds=given.rounds,

@@ -25,6 +25,7 @@ from .errors import BenchError
 from .inputs import load_images
 from .machine import versions
 from .preprocessing_tables import EXACT, FAST, FASTER, KIND, PILLOW_ONLY, REFERENCE
+from .preprocessing_threads import Crowd, usable_cores
 from .records import Begun
 from .torch_loop import head_module, load_tower
 
@@ -37,9 +38,11 @@ QUALITY = 90  # JPEG, 4:2:0
 METHOD = (
     "Each picture is mirrored until it fills the size, so that its finest detail stays what it "
     "was, and encoded. One round runs every way over every file, one after the other, each for the "
-    "seconds of a case; the medians of the rounds count. cpu_ms: processor time of the process, "
-    "threads of the linear algebra library included; images_per_s_per_core is its inverse. The "
-    "reference opens, resizes, crops and converts with Pillow as OpenAI CLIP's transform does."
+    "seconds of a case; the medians of the rounds count. cpu_ms: processor time of the process; "
+    "images_per_s_per_core is its inverse. PNGs, at every second size: `fast` and simplejpeg are "
+    "of no account there. threads: so many threads of one process take file after file of the "
+    "JPEGs, by the clock. The reference opens, resizes, crops and converts with Pillow as OpenAI "
+    "CLIP's transform does."
 )
 
 
@@ -48,9 +51,9 @@ class Settings:
     """A run. `images` is a folder of pictures, None for made-up ones; `weights` of the tower."""
 
     images: Path | None = None
+    pictures: int = 12  # the first so many
     megapixels: tuple[float, ...] = (1, 2, 4, 8, 12)
-    formats: tuple[str, ...] = ("JPEG", "PNG")
-    seconds: float = 1.0
+    seconds: float = 0.5
     rounds: int = 5
     weights: str | None = None  # None: no scores are compared
 
@@ -69,28 +72,40 @@ def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
     begun = Begun()
     with TemporaryDirectory(prefix="aesthetic-bench-") as scratch:
         images = load_images(settings.images, Path(scratch))
-        pictures = [_rgb(file) for file in images.files]
+        pictures = [_rgb(file) for file in images.files[: settings.pictures]]
     say("encoding")
-    groups = [
-        encode(pictures, megapixels, kind)
-        for kind in settings.formats
-        for megapixels in settings.megapixels
+    jpegs = [encode(pictures, megapixels, "JPEG") for megapixels in settings.megapixels]
+    pngs = [encode(pictures, megapixels, "PNG") for megapixels in settings.megapixels[1::2]]
+    cases = []
+    for files in (*jpegs, *pngs):
+        expected = np.stack([reference(data) for data in files.data])
+        for way in WAYS if files.format == "JPEG" else PNG_WAYS:
+            cases.append(_Case(files, way))
+            cases[-1].compare(expected)
+    crowds = [
+        Crowd(files.megapixels, files.data, way, WAYS[way], threads)
+        for files in jpegs
+        for way in (REFERENCE, EXACT)
+        for threads in dict.fromkeys((1, usable_cores()))
     ]
-    cases = [_Case(files, way) for files in groups for way in WAYS]
-    for case in cases:
-        case.compare()
     for number in range(settings.rounds):
         for case in cases:
             say(f"round {number + 1}: {case.files.format}, {case.files.megapixels} MP, {case.way}")
             case.measure(settings.seconds)
+        for crowd in crowds:
+            say(f"round {number + 1}: {crowd.megapixels} MP, {crowd.way}, {crowd.threads} threads")
+            crowd.measure(settings.seconds)
     drift = None
     if settings.weights is not None:
         say("scoring")
-        drift = score_drift(groups, settings.weights)
+        drift = score_drift(jpegs, settings.weights)
     return begun.record(
         KIND,
         METHOD,
-        {**versions("none", "none"), "simplejpeg": _version("simplejpeg")},
+        {
+            **versions("none", "none"),
+            **{name: _version(name) for name in ("simplejpeg", "numba")},
+        },
         parameters={
             "images": {"origin": images.origin, "count": len(pictures)},
             "megapixels": list(settings.megapixels),
@@ -99,6 +114,7 @@ def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
             "rounds": settings.rounds,
         },
         cases=[case.as_dict() for case in cases],
+        threads=[crowd.as_dict() for crowd in crowds],
         score_drift=drift,
     )
 
@@ -111,10 +127,10 @@ class _Case:
         self._difference: dict[str, float] = {}
         self._rounds: list[dict[str, float]] = []
 
-    def compare(self) -> None:
+    def compare(self, expected: Pixels) -> None:
         """Pixels against the reference's. Raises BenchError where an exact way has others."""
         found = np.stack([WAYS[self.way](data) for data in self.files.data]).astype(int)
-        off = np.abs(found - np.stack([reference(data) for data in self.files.data]))
+        off = np.abs(found - expected)
         self._difference = {"mean": float(off.mean()), "largest": float(off.max())}
         if off.any() and self.way not in (FAST, FASTER):
             raise BenchError(f"{self.way} has other pixels than the reference: {self._difference}")
@@ -182,7 +198,7 @@ def encode(pictures: list[Pixels], megapixels: float, kind: str) -> Files:
     return Files(megapixels, kind, tuple(encoded))
 
 
-def score_drift(groups: list[Files], weights: str) -> dict[str, Any]:
+def score_drift(jpegs: list[Files], weights: str) -> dict[str, Any]:
     """What `fast` changes in the default head's score, by size of the JPEGs."""
     import torch
 
@@ -198,7 +214,7 @@ def score_drift(groups: list[Files], weights: str) -> dict[str, Any]:
         return found
 
     drift = []
-    for files in (files for files in groups if files.format == "JPEG"):
+    for files in jpegs:
         exact, fast = scores(files, EXACT), scores(files, FAST)
         off = np.abs(fast - exact)
         drift.append(
@@ -252,3 +268,4 @@ WAYS: dict[str, Way] = {
     FAST: lambda data: prepare_pixels(data, _FAST_OPTIONS),
     FASTER: _faster,
 }
+PNG_WAYS = (REFERENCE, EXACT)

@@ -17,8 +17,9 @@ def introduction(record: Record) -> list[str]:
     where, found, parameters = record["machine"], record["versions"], record["parameters"]
     return [
         f"{where['cpu']}, {where['usable_cores']} cores; Pillow {found['pillow']}, simplejpeg "
-        f"{found['simplejpeg'] or 'none'}, numpy {found['numpy']}, Python {where['python']}; load "
-        f"average {where['load_average_1min_before']} before, "
+        f"{found['simplejpeg'] or 'none'}, numba {found['numba'] or 'none'}, numpy "
+        f"{found['numpy']}, Python {where['python']}; load average "
+        f"{where['load_average_1min_before']} before, "
         f"{where['load_average_1min_after']} after",
         f"{record['date_utc']}, commit {found['git_commit'] or 'unknown'}; "
         f"{parameters['images']['count']} images, {parameters['images']['origin']}; median of "
@@ -56,6 +57,7 @@ def tables(record: Record) -> list[Table]:
         ):
             rows = tuple((way, *(cell(way, size) for size in sizes)) for way in ways)
             found.append(Table(title, columns, rows))
+    found.append(_threads(record["threads"]))
     if drift := record["score_drift"]:
         rows = tuple(
             (
@@ -70,6 +72,29 @@ def tables(record: Record) -> list[Table]:
         )
         found.append(Table(title, ("", "mean", "largest", "sd between images"), rows))
     return found
+
+
+def _threads(crowds: list[Record]) -> Table:
+    """Sizes by ways and threads, with the ratio to the reference in one thread."""
+    sizes = dict.fromkeys(crowd["megapixels"] for crowd in crowds)
+    rates = {
+        (crowd["way"], crowd["threads"], crowd["megapixels"]): crowd["images_per_s"]
+        for crowd in crowds
+    }
+
+    def cell(way: str, threads: int, size: float) -> str:
+        own = rates[way, threads, size]
+        return f"{number(own)} ({own / rates[REFERENCE, 1, size]:.2f}x)"
+
+    rows = tuple(
+        (
+            f"{way}, {threads} thread{'s' if threads > 1 else ''}",
+            *(cell(way, threads, size) for size in sizes),
+        )
+        for way, threads in dict.fromkeys((way, threads) for way, threads, _ in rates)
+    )
+    title = "JPEG: images a second of the whole machine, by the clock"
+    return Table(title, ("", *(f"{size:g} MP" for size in sizes)), rows)
 
 
 def markdown(record: Record) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
 import preprocessing
 import pytest
 from aesthetic_bench import preprocessing_cases
+from aesthetic_bench.preprocessing_threads import Crowd
 from PIL import Image
 
 from generated_images import texture
@@ -30,7 +32,9 @@ def test_every_way_prepares_every_size(
     record = json.loads(output.read_text())
     assert str(tmp_path) not in output.read_text()
     assert record["parameters"]["images"]["count"] == 2
-    assert len(record["cases"]) == 2 * 2 * 5
+    assert record["versions"]["numba"] and record["versions"]["simplejpeg"]
+    shown_cases = [(case["format"], case["megapixels"]) for case in record["cases"]]
+    assert shown_cases == [("JPEG", 0.3)] * 5 + [("JPEG", 1.2)] * 5 + [("PNG", 1.2)] * 2
     for case in record["cases"]:
         rates = sorted(one["images_per_s_per_core"] for one in case["rounds"])
         assert 0 < rates[0] <= case["images_per_s_per_core"] <= rates[1]
@@ -41,6 +45,10 @@ def test_every_way_prepares_every_size(
     assert small_drift["largest"] == 0 < large_drift["mean"] <= large_drift["largest"]
     shown = capsys.readouterr().out
     assert "**JPEG: images a second and core**" in shown
+    for crowd in record["threads"]:
+        rates = sorted(one["images_per_s"] for one in crowd["rounds"])
+        assert 0 < rates[0] <= crowd["images_per_s"] <= rates[1]
+        assert f"| {crowd['way']}, {crowd['threads']} thread" in shown
     assert "scores are meaningless" in shown
 
 
@@ -55,6 +63,23 @@ def test_an_exact_way_with_other_pixels_stops_the_run(
     assert preprocessing.main(list(small)) == 1
     assert "exact has other pixels than the reference" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_threads_share_the_files_and_take_each_once_at_least() -> None:
+    taken: list[bytes] = []
+    both = threading.Barrier(2)
+
+    def prepare(data: bytes) -> None:
+        both.wait(10)  # two at once, or none
+        taken.append(data)
+
+    files = [b"a", b"b", b"c", b"d"]
+    crowd = Crowd(1, files, "way", prepare, threads=2)
+    crowd.measure(seconds=0)
+    assert sorted(taken) == files
+    found = crowd.as_dict()
+    assert (found["way"], found["threads"], found["megapixels"]) == ("way", 2, 1)
+    assert found["images_per_s"] == found["rounds"][0]["images_per_s"] > 0
 
 
 def test_pictures_fill_their_size_by_mirrors() -> None:
