@@ -28,8 +28,9 @@ class BaseClient:
 
     Args:
         url: `host:port` or `grpc://` (8001), `grpcs://`, `http://` (8000), `https://` (443).
-        decode: "server" sends files as they are; "client" prepares pixels here (the `pixels` extra)
-            and sends them in batches, which moves the decoding off the server.
+        decode: "server" sends files as they are; "client" prepares pixels here (the `pixels` extra,
+            faster with `kernels`: see `aesthetic_client.pixels`) and sends them in batches, which
+            moves the decoding off the server.
         timeout_s: the deadline of one request, its wait in the server's queue included.
         retry_s: how long an unavailable or restarting server is waited for; 0 never retries.
         headers: sent with every request, for proxies and gateways that want a token.

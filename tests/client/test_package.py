@@ -51,6 +51,18 @@ def test_the_contract_needs_the_standard_library_only() -> None:
             assert all(module.partition(".")[0] in sys.stdlib_module_names for module in modules)
 
 
+def test_the_kernels_are_for_those_that_prepare_many_images() -> None:
+    """numba has no wheels in some places, where the rest must be installable."""
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert [name for name in extras if any("numba" in one for one in extras[name])] == ["kernels"]
+    own = [one for name in extras for one in extras[name] if one.startswith("aesthetic-triton[")]
+    assert sum("kernels" in one for one in own) == 2
+    for name, others in (("serve", "pixels,kernels,text,cli"), ("curate", "pixels,kernels,cli")):
+        assert f"aesthetic-triton[{others}]" in extras[name]
+
+
 def public(kind: type) -> dict[str, inspect.Signature]:
     return {
         name: inspect.signature(value)

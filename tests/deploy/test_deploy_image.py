@@ -86,7 +86,7 @@ def test_everything_the_package_is_built_from_is_copied() -> None:
         assert f"!{name}" in ignored, name
     extras = project["project"]["optional-dependencies"]
     installed = re.findall(r'"/src\[([\w,]+)\]"', DOCKERFILE)
-    assert installed == ["pixels,text", "export,openvino"]
+    assert installed == ["pixels,kernels,text", "export,openvino"]
     assert {extra for line in installed for extra in line.split(",")} <= set(extras)
 
 
