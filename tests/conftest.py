@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aesthetic_client.paths import cache_dir
+
 if TYPE_CHECKING:
     from aesthetic_serve import EmbeddedServer
     from gradients import GradientExport
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 # As our packages do (tests/test_telemetry.py), for tests that import OpenVINO before them.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+# Before numba reads it: tests with a cache of their own would compile the kernels anew.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir() / "numba"))
 
 
 @pytest.fixture(scope="session")

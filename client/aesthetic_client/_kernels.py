@@ -4,19 +4,22 @@ Pillow's `src/libImaging/Resample.c` (`ImagingResampleHorizontal_8bpc`, `..Verti
 sums, half a unit added, shifted right, clamped. Integer sums may be made in any order, so that here
 three planes share each coefficient, which is what compilers turn into vector instructions best.
 
-Imported where it is first needed, by `_resample`: numba takes a while, and may not be there. What
-is compiled, for the processor at hand, is kept where numba keeps it: in `$NUMBA_CACHE_DIR`, else
-beside this file, else in the user's cache folder.
+Imported where it is first needed, by `_resample`: numba (the `kernels` extra) takes a while, and
+may not be there. What is compiled is kept in `$NUMBA_CACHE_DIR`, else in this project's cache.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numba import config, njit, types
 from numpy.typing import NDArray
+
+from aesthetic_client.paths import cache_dir
 
 if config.DISABLE_JIT:  # as Python, minutes an image
     raise ImportError("numba compiles nothing: NUMBA_DISABLE_JIT is set")
@@ -38,17 +41,45 @@ _OUT = types.uint8[::1]
 _Kernel = Callable[..., None]
 
 
-def _compiled(*parameters: Any) -> Callable[[_Kernel], _Kernel]:
+def _compiled(*parameters: Any) -> Callable[[_Kernel], Any]:
     """Compiles a function for these types, or loads what was compiled before."""
+    signature = types.void(*parameters)
 
-    def compiled(function: _Kernel) -> _Kernel:
+    def compiled(function: _Kernel) -> Any:
+        found = njit(nogil=True)(function)
         try:
-            found: _Kernel = njit(types.void(*parameters), nogil=True, cache=True)(function)
-        except Exception:  # no folder to write to (RuntimeError), a full disk, a broken file
-            found = njit(types.void(*parameters), nogil=True)(function)
+            _keep(found)
+            try:
+                found.compile(signature)
+            except Exception:  # a broken file, which numba leaves where it is
+                found._cache.flush()
+                found.compile(signature)
+        except Exception:  # no folder to write to, a full disk
+            found._cache.disable()
+            found.compile(signature)
+        found.disable_compile()
         return found
 
     return compiled
+
+
+def _keep(dispatcher: Any) -> None:
+    """Keep what it compiles in a folder of this CPU's. Raises OSError where that cannot be written.
+
+    Of two kinds of CPUs that share one folder, numba may file one's code under the other's name:
+    each chooses a number for its file, then writes the file and, apart from it, the index.
+    """
+    cpu = sha256(repr(dispatcher.targetctx.codegen().magic_tuple()).encode()).hexdigest()[:16]
+    chosen = config.CACHE_DIR
+    folder = os.path.join(chosen or cache_dir() / "numba", cpu)
+    os.makedirs(folder, exist_ok=True)
+    config.CACHE_DIR = folder
+    try:
+        dispatcher.enable_caching()
+    finally:
+        config.CACHE_DIR = chosen
+    if not dispatcher.stats.cache_path.startswith(folder):  # numba looked for another one
+        raise OSError(f"{folder} cannot be written to")
 
 
 def _helper(function: _Kernel) -> _Kernel:

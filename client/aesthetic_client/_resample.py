@@ -3,12 +3,13 @@
 What Pillow does (its `src/libImaging/Resample.c`): horizontally, then vertically, each output is a
 sum of 8-bit pixels times coefficients that were rounded to 22 fractional bits, itself rounded to 8
 bits. Here the same integers go through `_kernels`, which numba compiles: several times as fast, and
-without the GIL. Where they cannot be had, Pillow resizes the whole image: the same pixels, later.
+without the GIL. Where they cannot be used, Pillow resizes the whole image: the same pixels, later.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ SUPPORT = 2.0  # of the bicubic filter, in output pixels
 STRIP = 1 << 18  # bytes read at a time, so that copies stay in the caches of the processor
 PREMULTIPLIED = {"RGBA": "RGBa", "LA": "La"}  # Pillow's modes: with alpha, to be resized
 _trying = threading.Lock()
+_broken_off = False  # by a fork, whose child has none of the threads that were trying
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,10 @@ def resize_and_crop(
     """`resize(resized, BICUBIC, (0, 0, *extent)).crop(square at corner)`: uint8 (224, 224, bands).
 
     `size`, `extent` and `resized` are (width, height), `corner` is (left, top). For downscaling, by
-    the same in both directions, since Pillow 13 begins with the one that shrinks far more.
+    the same in both directions, since Pillow 13 begins with the one that shrinks far more. Raises
+    where the kernels cannot be had: ask `takes` first.
     """
     kernels = _kernels()
-    if kernels is None:
-        raise RuntimeError("numba's kernels are not to be had: ask `takes` first")
     x = _axis(size[0], extent[0], resized[0], corner[0], kernels.LANES)
     y = _axis(size[1], extent[1], resized[1], corner[1], 1)
     columns, width = x.stop - x.start, bands * IMAGE_SIZE
@@ -116,42 +117,58 @@ def takes(size: tuple[int, int]) -> bool:
 
 
 def equals_pillow() -> bool:
-    """Whether the kernels are to be had and give this Pillow's bits; tried once, on noise."""
+    """Whether the kernels are to be had and give this Pillow's bits."""
+    return unused_because() is None
+
+
+def unused_because() -> str | None:
+    """Why the kernels are not used, None where they are; tried once, on noise."""
     with _trying:  # others wait, instead of compiling as well
-        return _equals_pillow()
+        if _broken_off:
+            return "the process was forked while they were compiled"
+        return _failure()
 
 
 @lru_cache(maxsize=1)
-def _equals_pillow() -> bool:
+def _failure() -> str | None:
     from PIL import Image
 
-    if _kernels() is None:
-        return False
     random = np.random.default_rng(0)
-    for width, height, bands in (
-        (500, LARGE, 3),
-        (LARGE, int(TALLEST * LARGE), 3),
-        (500, LARGE, 1),
-    ):
-        pixels = random.integers(0, 256, (height, width, bands), dtype=np.uint8)
-        image = Image.fromarray(pixels.squeeze())
-        resized = (width // 2, height // 2)
-        left, top = (resized[0] - IMAGE_SIZE) // 2, (resized[1] - IMAGE_SIZE) // 2
-        expected = np.asarray(image.resize(resized, Image.Resampling.BICUBIC))
-        size = (width, height)
-        found = resize_and_crop(rows_of(pixels), size, size, resized, (left, top), bands).squeeze()
-        if not np.array_equal(found, expected[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE]):
-            return False
-    return True
+    try:
+        for width, height, bands in (
+            (500, LARGE, 3),
+            (LARGE, int(TALLEST * LARGE), 3),
+            (500, LARGE, 1),
+        ):
+            pixels = random.integers(0, 256, (height, width, bands), dtype=np.uint8)
+            size, resized = (width, height), (width // 2, height // 2)
+            left, top = (resized[0] - IMAGE_SIZE) // 2, (resized[1] - IMAGE_SIZE) // 2
+            found = resize_and_crop(rows_of(pixels), size, size, resized, (left, top), bands)
+            whole = Image.fromarray(pixels.squeeze()).resize(resized, Image.Resampling.BICUBIC)
+            expected = np.asarray(whole)[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE]
+            if not np.array_equal(found.squeeze(), expected):
+                return "their pixels are not those of the installed Pillow"
+    except Exception as error:  # no numba, or one at odds with numpy or with this machine
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
 
 
 @lru_cache(maxsize=1)
-def _kernels() -> ModuleType | None:
-    try:
-        from aesthetic_client import _kernels
-    except Exception:  # no numba, or one at odds with this numpy or this machine
-        return None
+def _kernels() -> ModuleType:
+    from aesthetic_client import _kernels
+
     return _kernels
+
+
+def _after_fork() -> None:
+    """In a child: the lock may be held by a thread that is not here, and so may numba's own be."""
+    global _trying, _broken_off
+    _broken_off = _broken_off or (_trying.locked() and not _failure.cache_info().currsize)
+    _trying = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def is_vertical_first(size: tuple[int, int], resized: tuple[int, int]) -> bool:
@@ -177,7 +194,10 @@ def rows_of(pixels: NDArray[np.uint8]) -> Read:
 
 
 def _flat(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
-    """(rows, columns, bands) as one run of bytes, and those from one row to the next. No copy."""
+    """(rows, columns, bands) as one run of bytes, and those from one row to the next.
+
+    A copy only where bytes of a row lie apart or in another order.
+    """
     rows, columns, bands = pixels.shape
     if pixels.strides[1:] != (bands, 1) or pixels.strides[0] < columns * bands:
         pixels = np.ascontiguousarray(pixels)

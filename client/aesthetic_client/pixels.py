@@ -10,7 +10,9 @@ by 2/255 at most there, what alpha divides or a palette names at few pixels by a
 The work is done by whatever gives these pixels soonest (`_jpeg`, `_resample`), never by what gives
 others; only `mode="fast"` may, and carries an id of its own.
 
-Needs Pillow (the `pixels` extra). Imports it on first use, so that the constants need nothing.
+Needs Pillow (the `pixels` extra), imported on first use, so that the constants need nothing. Large
+images take half the time with the `kernels` extra, which is compiled at the first one: call
+`warm_up` before requests come, and before workers are forked.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ IMAGE_CODES = (
 class PixelOptions:
     """What is accepted, and how orientation is treated.
 
-    `formats` are Pillow's names. `max_pixels` bounds memory (600 MB a process at the default) and
+    `formats` are Pillow's names. `max_pixels` bounds memory (650 MB a process at the default) and
     `max_decode_ms` time: decode milliseconds, estimated from the header, on one core of 2024.
     `mode="fast"` shrinks JPEGs by halves while they are decoded: other pixels, and other scores.
     """
@@ -171,9 +173,13 @@ def _pixels(image: Image.Image, size: tuple[int, int], options: PixelOptions) ->
         ) from None
 
 
-def warm_up() -> None:
-    """Import and compile what the first large image would wait for: up to some seconds, once."""
-    _resample.equals_pillow()
+def warm_up() -> str | None:
+    """Import and compile what the first large image would wait for: up to some seconds, once.
+
+    Why Pillow resizes large images too, for instance since the `kernels` extra is not installed;
+    None where the faster kernels do.
+    """
+    return _resample.unused_because()
 
 
 def open_image(data: bytes, options: PixelOptions = DEFAULT_OPTIONS) -> Image.Image:

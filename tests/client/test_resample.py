@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from aesthetic_client import _resample
-from aesthetic_client.pixels import pixels_from_image
+from aesthetic_client.pixels import pixels_from_image, warm_up
 from generated_images import texture
 
 Pixels = np.ndarray[Any, Any]
@@ -49,7 +49,7 @@ def contents(width: int, height: int, channels: int) -> list[Pixels]:
 @pytest.fixture
 def afresh() -> Iterator[None]:
     """What was tried and computed before is forgotten, before and after."""
-    cached = (_resample._axis, _resample._equals_pillow)
+    cached = (_resample._axis, _resample._failure)
     for one in cached:
         one.cache_clear()
     yield
@@ -150,8 +150,22 @@ def test_where_it_would_not_equal_pillow_pillow_does_it(
     expected = pillow(image)
     assert not _resample.takes((500, 951))  # tall ones, whose order of passes is Pillow's own
     monkeypatch.setattr(_resample, "ONE", 1 << 12)  # coarser coefficients than Pillow's
-    assert not _resample.equals_pillow()
+    assert warm_up() == "their pixels are not those of the installed Pillow"
     assert np.array_equal(pixels_from_image(image), expected)
+
+
+def test_an_error_of_the_kernels_leaves_the_images_to_pillow(
+    afresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def across(*arguments: Any) -> None:
+        raise TypeError("no matching definition\nfor arguments")
+
+    assert warm_up() is None
+    _resample._failure.cache_clear()
+    monkeypatch.setattr(_resample._kernels(), "across", across)
+    assert warm_up() == "TypeError: no matching definition"
+    image = Image.fromarray(texture(700, 500, 3))
+    assert np.array_equal(pixels_from_image(image), pillow(image))
 
 
 def test_threads_that_start_at_once_try_it_once(

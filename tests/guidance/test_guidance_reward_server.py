@@ -21,6 +21,7 @@ from aesthetic_client import Client
 from aesthetic_client.cli import main
 from aesthetic_client.contract import DEFAULT_HEAD, HEADS, SEEDED_WEIGHTS
 from aesthetic_client.errors import InputError, UnavailableError
+from aesthetic_guidance.cli import reward_server
 from aesthetic_guidance.http_rewards import http_reward
 from aesthetic_guidance.reward_images import png_bytes
 from aesthetic_guidance.rewards import aesthetic_reward
@@ -221,6 +222,18 @@ def test_the_command_serves_until_it_is_told_to_stop(tiny_server, images, expect
         assert process.wait(20) == 0 and time.monotonic() - started < 10
         said = process.stderr.read()
     assert "WARNING: clip_image has weights: seeded" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("decode", ["client", "server"])
+def test_kernels_are_compiled_before_requests_come(decode, monkeypatch, capsys):
+    monkeypatch.setattr(reward_server, "warm_up", lambda: "ImportError: no numba")
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # so that it ends after that
+        port = str(taken.getsockname()[1])
+        arguments = ["--url", "localhost:1", "--port", port, "--decode", decode]
+        assert main(["guide", "reward-server", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert ("ImportError: no numba" in said) is (decode == "client")
+    assert "cannot listen" in said
 
 
 @pytest.mark.parametrize("command", ["reward-server", "embed", "compare"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,6 +59,19 @@ def test_pixels_under_another_name_are_refused(model: Any, parameters: dict[str,
     wanted = FAST_PREPROCESSING_ID if parameters["mode"] == "fast" else PREPROCESSING_ID
     with pytest.raises(Refused, match=f"provenance.preprocessing must be {wanted}, so that"):
         model.initialize(arguments(**parameters))
+
+
+@pytest.mark.parametrize("unused", [None, "ImportError: no numba"])
+def test_the_log_says_where_the_kernels_are_not_used(
+    model: Any, unused: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    namespace = type(model).initialize.__globals__
+    monkeypatch.setitem(namespace, "warm_up", lambda: unused)
+    backend = namespace["pb_utils"]
+    backend.Logger = SimpleNamespace(log_warn=said.append)
+    model.initialize(arguments())
+    assert [str(unused) in line for line in said] == ([True] if unused else [])
 
 
 def test_configs_of_before_the_mode_are_exact(model: Any) -> None:

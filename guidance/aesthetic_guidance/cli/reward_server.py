@@ -22,6 +22,7 @@ from aesthetic_client.cli._server import (
 from aesthetic_client.client import Client
 from aesthetic_client.contract import SEEDED_WEIGHTS
 from aesthetic_client.errors import InputError
+from aesthetic_client.pixels import warm_up
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 DEFAULT_MAX_BODY_MIB = 128
@@ -89,6 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _serve(arguments: argparse.Namespace, uvicorn: ModuleType, service: ModuleType) -> None:
     """Until a signal comes, which uvicorn raises again when requests have finished."""
+    if arguments.decode == "client":
+        _warm_up()
     started = nullcontext(arguments.url) if arguments.url else served_url(arguments)
     with _listening(arguments.host, arguments.port) as listener, started as url:
         settings = service.Settings(
@@ -109,6 +112,16 @@ def _serve(arguments: argparse.Namespace, uvicorn: ModuleType, service: ModuleTy
         print(f"rewards at http://{shown}:{port}/score, scored by {url}", flush=True)
         _warn(url, arguments.timeout)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _warm_up() -> None:
+    """Compile now what the first image would wait for; say where it cannot be."""
+    if unused := warm_up():
+        print(
+            f"large images are resized by Pillow, slower than numba's kernels ({unused}); "
+            "pip install 'aesthetic-triton[kernels]'",
+            file=sys.stderr,
+        )
 
 
 def _warn(url: str, timeout_s: float) -> None:

@@ -30,7 +30,11 @@ class TritonPythonModel:
                 f"preprocess: in mode {self.options.mode} the parameter {STATED_ID} must be "
                 f"{expected}, so that clients see which pixels were scored"
             )
-        warm_up()  # here, not within the first request
+        unused = warm_up()  # here, not within the first request
+        if unused:
+            pb_utils.Logger.log_warn(
+                f"preprocess: Pillow resizes large images, slower than numba's kernels ({unused})"
+            )
 
     def execute(self, requests):
         return [self.answer(request) for request in requests]
