@@ -69,7 +69,7 @@ class Files:
 
 def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
     """The record of one run. Raises BenchError."""
-    begun = Begun()
+    begun, unused = Begun(), pixels.warm_up()
     with TemporaryDirectory(prefix="aesthetic-bench-") as scratch:
         images = load_images(settings.images, Path(scratch))
         pictures = [_rgb(file) for file in images.files[: settings.pictures]]
@@ -113,6 +113,7 @@ def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
             "seconds": settings.seconds,
             "rounds": settings.rounds,
         },
+        kernels={"used": unused is None, "unused_because": unused},
         cases=[case.as_dict() for case in cases],
         threads=[crowd.as_dict() for crowd in crowds],
         score_drift=drift,

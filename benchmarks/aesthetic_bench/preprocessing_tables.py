@@ -15,9 +15,12 @@ FASTER = "as fast, but decoded down to 224 (not offered)"
 def introduction(record: Record) -> list[str]:
     """What the figures were measured on."""
     where, found, parameters = record["machine"], record["versions"], record["parameters"]
+    # Earlier records have neither this nor numba's version.
+    unused = record.get("kernels", {}).get("unused_because")
+    numba = f"numba {found.get('numba') or 'none'}" + (f" (not used: {unused})" if unused else "")
     return [
         f"{where['cpu']}, {where['usable_cores']} cores; Pillow {found['pillow']}, simplejpeg "
-        f"{found['simplejpeg'] or 'none'}, numba {found['numba'] or 'none'}, numpy "
+        f"{found['simplejpeg'] or 'none'}, {numba}, numpy "
         f"{found['numpy']}, Python {where['python']}; load average "
         f"{where['load_average_1min_before']} before, "
         f"{where['load_average_1min_after']} after",
@@ -57,7 +60,8 @@ def tables(record: Record) -> list[Table]:
         ):
             rows = tuple((way, *(cell(way, size) for size in sizes)) for way in ways)
             found.append(Table(title, columns, rows))
-    found.append(_threads(record["threads"]))
+    if crowds := record.get("threads"):
+        found.append(_threads(crowds))
     if drift := record["score_drift"]:
         rows = tuple(
             (

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import preprocessing
 import pytest
-from aesthetic_bench import preprocessing_cases
+from aesthetic_bench import preprocessing_cases, preprocessing_tables
 from aesthetic_bench.preprocessing_threads import Crowd
 from PIL import Image
 
 from generated_images import texture
 from towers import tiny_tower
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.long
@@ -33,6 +35,7 @@ def test_every_way_prepares_every_size(
     assert str(tmp_path) not in output.read_text()
     assert record["parameters"]["images"]["count"] == 2
     assert record["versions"]["numba"] and record["versions"]["simplejpeg"]
+    assert record["kernels"] == {"used": True, "unused_because": None}
     shown_cases = [(case["format"], case["megapixels"]) for case in record["cases"]]
     assert shown_cases == [("JPEG", 0.3)] * 5 + [("JPEG", 1.2)] * 5 + [("PNG", 1.2)] * 2
     for case in record["cases"]:
@@ -63,6 +66,18 @@ def test_an_exact_way_with_other_pixels_stops_the_run(
     assert preprocessing.main(list(small)) == 1
     assert "exact has other pixels than the reference" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_earlier_records_and_unused_kernels_are_shown() -> None:
+    record = json.loads((ROOT / "benchmarks/results/preprocessing-cpu.json").read_text())
+    numba, crowds = record["versions"].pop("numba"), record.pop("threads")
+    shown = preprocessing_tables.markdown(record)
+    assert "numba none," in shown and "of the whole machine" not in shown
+    record["versions"]["numba"], record["threads"] = numba, crowds
+    record["kernels"] = {"used": False, "unused_because": "ImportError: too new"}
+    shown = preprocessing_tables.markdown(record)
+    assert f"numba {numba} (not used: ImportError: too new)," in shown
+    assert "of the whole machine" in shown
 
 
 def test_threads_share_the_files_and_take_each_once_at_least() -> None:
