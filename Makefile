@@ -14,7 +14,7 @@ PHOTOS := build/photos
 # Photographs in the public domain, taken from this package's wheel.
 PHOTO_PACKAGE := scikit-image==0.26.0
 
-.PHONY: demo test test-all lint bench export serve clean
+.PHONY: demo test test-all lint bench bench-all export serve clean
 
 demo: $(VENV)/.demo $(if $(IMAGES),,$(PHOTOS)/.made)
 	$(BIN)/aesthetic export --weights auto --if-missing
@@ -43,10 +43,20 @@ serve: $(VENV)/.demo
 
 # QUICK=1: a small run, to look, not to claim.
 BENCH = $(if $(IMAGES),--images $(IMAGES)) $(if $(QUICK),--quick)
+OWN_IMAGES = $(if $(IMAGES),--images $(IMAGES))
 bench: $(VENV)/.test
-	$(BIN)/aesthetic export --weights auto --if-missing
+	$(BIN)/aesthetic export --weights auto --if-missing --precision bf16 --precision int8 $(OWN_IMAGES)
 	$(BIN)/python benchmarks/serving.py $(BENCH) $(BENCH_ARGS)
 	$(BIN)/python benchmarks/engines.py $(BENCH) $(ENGINES_ARGS)
+
+# Every other figure of a CPU: about an hour and a half on two cores.
+bench-all: bench
+	$(BIN)/python benchmarks/preprocessing.py $(OWN_IMAGES)
+	for profile in fp32 bf16 int8; do \
+	  $(BIN)/python benchmarks/latency.py --profile $$profile $(OWN_IMAGES) || exit 1; done
+	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/embeddings.py
+	$(BIN)/python benchmarks/precision.py $(OWN_IMAGES)
 
 clean:
 	rm -rf $(VENV) build

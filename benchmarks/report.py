@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from aesthetic_bench import (
     client_tables,
@@ -41,36 +42,58 @@ KINDS = {
 def main(arguments: list[str] | None = None) -> int:
     """The tables of one file on stdout; README's come from here, never from a keyboard."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path, help="of any benchmark here that writes one")
+    parser.add_argument(
+        "file", nargs="+", type=Path, help="of any benchmark here; several are serving.py's"
+    )
     parser.add_argument(
         "--readme",
         type=Path,
         metavar="FILE",
-        help="of engines.py: put plot and table between the marks of FILE",
+        help="of engines.py and serving.py: put what it shows between the marks of FILE",
     )
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="of engines.py: write the plot (SVG) anew"
     )
     given = parser.parse_args(arguments)
-    try:
-        record = json.loads(given.file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"{given.file}: {error}\n")
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        parser.exit(1, f"{given.file} is no results file of this version's benchmarks\n")
-    shown = KINDS.get(record.get("kind", ""), tables)
-    if (given.readme or given.plot) and shown is not engine_tables:
-        parser.exit(1, f"{given.file} is not of engines.py\n")
+    records = [_read(parser, file) for file in given.file]
+    shown = {KINDS.get(record.get("kind", ""), tables) for record in records}
+    if given.plot or len(records) > 1 or given.readme:
+        _check(parser, given, shown)
     if given.plot:
-        given.plot.write_text(engine_plot.svg(record), "utf-8")
+        given.plot.write_text(engine_plot.svg(records[0]), "utf-8")
     if given.readme:
-        text = engine_tables.with_readme_block(given.readme.read_text("utf-8"), record)
+        of_engines = shown == {engine_tables}
+        block = (
+            engine_tables.readme_block(records[0]) if of_engines else tables.readme_block(records)
+        )
+        marks = engine_tables.MARKS if of_engines else tables.README_MARKS
+        text = tables.with_readme_block(given.readme.read_text("utf-8"), block, marks)
         if text is None:
-            parser.exit(1, f"{given.readme} lacks the marks {' and '.join(engine_tables.MARKS)}\n")
+            parser.exit(1, f"{given.readme} lacks the marks {' and '.join(marks)}\n")
         given.readme.write_text(text, "utf-8")
     elif not given.plot:
-        print(shown.markdown(record), end="")
+        (module,) = shown
+        print(module.markdown(records[0]), end="")
     return 0
+
+
+def _read(parser: argparse.ArgumentParser, file: Path) -> Any:
+    try:
+        record = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{file}: {error}\n")
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        parser.exit(1, f"{file} is no results file of this version's benchmarks\n")
+    return record
+
+
+def _check(parser: argparse.ArgumentParser, given: argparse.Namespace, shown: set[Any]) -> None:
+    """What README and the plot are made of."""
+    names = " and ".join(map(str, given.file))
+    if shown == {tables} and given.readme and not given.plot:
+        return
+    if shown != {engine_tables} or len(given.file) > 1:
+        parser.exit(1, f"{names} is not of engines.py, nor, for README, of serving.py\n")
 
 
 if __name__ == "__main__":

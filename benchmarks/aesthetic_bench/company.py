@@ -38,3 +38,10 @@ class Ticks:
             "other_processes_share_of_cpu": min(1.0, max(0.0, others_s / total_s)),
             "stolen_share_of_cpu": (self.stolen_s - before.stolen_s) / total_s,
         }
+
+
+def resting_company(seconds: float = 1.0) -> dict[str, float]:
+    """Shares of others while this run rests: where its own work is done by several processes."""
+    before = Ticks.now()
+    time.sleep(seconds)
+    return Ticks.now().company_since(before)

@@ -24,12 +24,15 @@ SATURATED = max(BATCHES)  # what a saturated server is compared with
 
 
 def drift(scores: Scores, reference: Scores) -> dict[str, Any]:
-    """Points of score, over all heads and images, and the largest of each head."""
-    by_head = {head: np.abs(scores[head] - reference[head]) for head in reference}
-    everything = np.concatenate(list(by_head.values())).astype(np.float64)
+    """Points of score: over all heads and images, and of each head."""
+    by_head = {
+        head: np.abs(scores[head] - reference[head]).astype(np.float64) for head in reference
+    }
+    everything = np.concatenate(list(by_head.values()))
     return {
         "mean": float(everything.mean()),
         "largest": float(everything.max()),
+        "mean_by_head": {head: float(values.mean()) for head, values in by_head.items()},
         "largest_by_head": {head: float(values.max()) for head, values in by_head.items()},
     }
 

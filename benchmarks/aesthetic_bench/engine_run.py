@@ -43,8 +43,8 @@ METHOD = (
     "them. Served: requests over the time from the first one's start to the last one's end, by "
     "perf_analyzer, 16 in flight. Limit: a layer's matrix products in the number type that the row "
     "computes them in, by the faster of torch (oneDNN, MKL) and OpenVINO. Drift: points of score "
-    "against the torch fp32 embeddings of the same pixels, over all heads and images. Load: from "
-    "the process's start to its first result, files in the page cache. Memory: the most that the "
+    "against the torch fp32 embeddings of the same pixels, over all images. Load: from the "
+    "process's start to its first result, files in the page cache. Memory: the most that the "
     "row's processes held, mapped files included."
 )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from aesthetic_client import contract
+
 from .tables import Record, Table, number, quiet_warning, render_markdown
 
+SCORE = contract.DEFAULT_HEAD.output
 KIND = "engines-cpu"
 MARKS = ("<!-- engines -->", "<!-- /engines -->")
 PLOT = "![Images a second, by engine](benchmarks/results/engines-cpu.svg)"
@@ -47,7 +50,7 @@ def tables(record: Record) -> list[Table]:
         "of matrix limit",
         "peak RAM, GiB",
         "load, s",
-        "score drift, mean / largest",
+        "default head's drift, mean / largest",
     )
     rows = tuple(_row(row, batches) for row in record["rows"])
     return [Table("One tower, every engine", columns, rows)]
@@ -59,15 +62,12 @@ def markdown(record: Record) -> str:
 
 
 def readme_block(record: Record) -> str:
-    """What stands in README, from its first mark to its last: the plot and the table."""
+    """What stands in README, from its first mark to its last: the plot and the table.
+
+    How a saturated server compares with its bare engine is serving.py's to say, which measures the
+    engine right before and right after.
+    """
     return f"{MARKS[0]}\n{PLOT}\n\n{markdown(record)}{MARKS[1]}"
-
-
-def with_readme_block(text: str, record: Record) -> str | None:
-    """A README whose marked block is this record's; None where it has no marks."""
-    before, begin, rest = text.partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    return f"{before}{readme_block(record)}{after}" if begin and end else None
 
 
 def _row(row: Record, batches: list[int]) -> tuple[str, ...]:
@@ -80,16 +80,15 @@ def _row(row: Record, batches: list[int]) -> tuple[str, ...]:
         f"{max(claim['share_of_limit'] for claim in claims):.0%} {row['precision']}",
         f"{row['peak_rss_mib'] / 1024:.1f}",
         number(row["load_s"]),
-        f"{_points(row['drift']['mean'])} / {_points(row['drift']['largest'])}",
+        f"{_points(row['drift']['mean_by_head'][SCORE])} / "
+        f"{_points(row['drift']['largest_by_head'][SCORE])}",
     )
 
 
 def _rate(claim: Record | None) -> str:
     if claim is None:
         return ""
-    shown = f"{number(claim['images_per_s'])} ({claim['over_reference']:.2f}x)"
-    bare = claim.get("over_bare_engine")
-    return shown if bare is None else f"{shown}, {bare:.0%} of bare"
+    return f"{number(claim['images_per_s'])} ({claim['over_reference']:.2f}x)"
 
 
 def _points(value: float) -> str:

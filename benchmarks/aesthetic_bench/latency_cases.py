@@ -19,7 +19,7 @@ from aesthetic_client import Client, contract
 from aesthetic_client.pixels import prepare_pixels
 from aesthetic_serve import EmbeddedServer
 
-from .company import Ticks
+from .company import Ticks, resting_company
 from .engine import model_config, open_session
 from .inputs import Images, load_images
 from .instant_tower import instant_repository
@@ -129,11 +129,15 @@ class _Tower:
             "pixels": str(self._scratch / "pixels.npy"),
             "count": len(self._images.files),
         }
+        others = resting_company()["other_processes_share_of_cpu"]
         server = EmbeddedServer(self._repository, supervise=False, config_name=profile.name or None)
         with Worker("bare engine", task, self._scratch) as engine, server:
             engine.wait_until_ready(WAIT_S)
             with Client(server.grpc_url) as client:
-                return self._turns(engine, server, client, requests, say)
+                found = self._turns(engine, server, client, requests, say)
+        # What ran beside the requests were the server and the engine: others show before them.
+        found["company"]["other_processes_share_of_cpu"] = others
+        return found
 
     def _turns(
         self, engine: Worker, server: EmbeddedServer, client: Client, requests: int, say: Say

@@ -78,7 +78,7 @@ class ServedProfile:
                 settings.repository,
                 concurrency=(IN_FLIGHT,),
                 seconds=settings.served_s,
-                quick=True,  # a case is warm from the answers above, and short
+                quick=settings.quick,
             )
             sweeps = Sweeps(
                 sweep, self._analyzer, server.grpc_url, asked, self._images, self._scratch

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 
+README_MARKS = ("<!-- benchmark -->", "<!-- /benchmark -->")
 QUIET_SHARE = 0.05  # of all processors' time, to others, above which a reader is warned
 SWEEP_COLUMNS = ("model x items of a request", "in flight")
 PERCENTILES = {"p50 ms": "p50_ms", "p95 ms": "p95_ms", "p99 ms": "p99_ms"}
@@ -75,6 +76,37 @@ def quiet_warning(runs: Sequence[Record]) -> list[str]:
 def markdown(record: Record) -> str:
     """The whole file for a README."""
     return render_markdown(introduction(record), tables(record))
+
+
+def readme_block(records: Sequence[Record]) -> str:
+    """Runs of several profiles at saturation, as README shows them, marks and all: one table.
+
+    The columns are the first one's; a ratio that another one lacks stays empty.
+    """
+    found = [_side_by_side(record) for record in records]
+    columns = found[0].columns
+    rows = []
+    for record, table in zip(records, found, strict=True):
+        for row in table.rows:
+            by_column = dict(zip(table.columns, row, strict=True))
+            cells = (by_column.get(column, "") for column in columns)
+            rows.append((record["parameters"]["profile"], *cells))
+    shown = Table(found[0].title, ("profile", *columns), tuple(rows))
+    warnings = [line for record in records[1:] for line in _warnings(record)]
+    text = render_markdown([*introduction(records[0]), *warnings], [shown])
+    return f"{README_MARKS[0]}\n{text}{README_MARKS[1]}"
+
+
+def _warnings(record: Record) -> list[str]:
+    runs = (*record["bare_engine"], *record["torch_loop"]["runs"])
+    return [f"{record['parameters']['profile']}: {line}" for line in quiet_warning(runs)]
+
+
+def with_readme_block(text: str, block: str, marks: tuple[str, str]) -> str | None:
+    """A README whose marked part is `block`, marks and all; None where it has no such part."""
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    return f"{before}{block}{after}" if begin and end else None
 
 
 def render_markdown(lines: Sequence[str], tables: Sequence[Table]) -> str:

@@ -95,6 +95,7 @@ def record(served: list[dict[str, Any]], bare: list[dict[str, Any]]) -> dict[str
         "weights": {"weights": "seeded, scores are meaningless"},
         "parameters": {
             "quick": False,
+            "profile": "fp32",
             "images": {
                 "count": 8,
                 "formats": ["JPEG"],

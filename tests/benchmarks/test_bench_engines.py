@@ -205,7 +205,8 @@ def test_the_whole_command(tiny_repository: Path, tmp_path: Path) -> None:
         assert len(row["turns"]) == 1
         # The same tower: what fp32 leaves, in points of the heads' scores.
         assert row["drift"]["largest"] < 1e-3
-        assert set(row["drift"]["largest_by_head"]) == {head.output for head in contract.HEADS}
+        for figures in ("mean_by_head", "largest_by_head"):
+            assert set(row["drift"][figures]) == {head.output for head in contract.HEADS}
     assert record["rows"][0]["drift"]["largest"] == 0
     assert [one["batch"] for one in record["rows"][0]["batches"]] == [1, 4, 8]
     assert all(one["over_reference"] == 1 for one in record["rows"][0]["batches"])

@@ -97,6 +97,31 @@ def test_terminal_tables_show_what_the_markdown_shows(record: dict[str, Any]) ->
             assert all(cell in shown for cell in row)
 
 
+def test_readme_shows_profiles_side_by_side(
+    record: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = json.loads(json.dumps(record))
+    other["parameters"]["profile"] = "int8"
+    other["saturation"]["aesthetic"]["images_per_s"] = 4.5
+    for loop in [key for key in other["ratios"] if key.endswith("batch_8")]:
+        del other["ratios"][loop]
+    other["bare_engine"][0]["stolen_share_of_cpu"] = 0.2
+    files = [str(tmp_path / name) for name in ("fp32.json", "int8.json")]
+    for file, content in zip(files, (record, other), strict=True):
+        Path(file).write_text(json.dumps(content))
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n")
+    assert report.main([*files, "--readme", str(readme)]) == 0
+    text = readme.read_text()
+    assert text == f"before\n{tables.readme_block([record, other])}\nafter\n"
+    assert "| fp32 | aesthetic | 1 | 1.25 | 0.800 | 1.25x | 2.00x |" in text
+    assert "| int8 | aesthetic | 4.5 | 1.25 | 0.800 | 1.25x |  |" in text
+    assert "- int8: NOT A QUIET MACHINE: others took up to 21%" in text
+    with pytest.raises(SystemExit):
+        report.main(files)
+    assert "fp32.json and " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [None, "no JSON", "[]", '{"schema": 0}'])
 def test_report_of_another_file(
     content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
