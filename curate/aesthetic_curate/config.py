@@ -24,6 +24,7 @@ _TOWER_FIELDS = (
     *("weights", "weights_sha256", "source", "seed"),
     *("activation", "preprocessing", "precision"),
 )
+_CALIBRATED = "calibration_sha256"  # of towers that images calibrated only
 _HEAD_FIELDS = ("name", "output", "weights", "sha256", "source")
 
 
@@ -105,8 +106,9 @@ def essentials(provenance: Mapping[str, Mapping[str, Any]]) -> dict[str, object]
     """The part of a server's provenance that determines its scores."""
     tower = provenance.get(CLIP_IMAGE.name, {})
     rows = provenance.get(AESTHETIC_HEADS.name, {}).get("heads", ())
+    names = (*_TOWER_FIELDS, _CALIBRATED) if _CALIBRATED in tower else _TOWER_FIELDS
     return {
-        CLIP_IMAGE.name: {name: tower.get(name) for name in _TOWER_FIELDS},
+        CLIP_IMAGE.name: {name: tower.get(name) for name in names},
         AESTHETIC_HEADS.name: [{name: row.get(name) for name in _HEAD_FIELDS} for row in rows],
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,6 +150,7 @@ def _write_openvino(
     known |= {"cpu": cpu.name, "cpu_computes": list(cpu.types)}
     if profile is INT8:
         known["calibration"] = comparison.images.calibration_note
+        known["calibration_sha256"] = sha256(comparison.images.calibration.tobytes()).hexdigest()
     if lacking := cpu.lacking(profile):
         say(
             f"this CPU has no instructions for {' and '.join(lacking)}: {profile.precision} is "
