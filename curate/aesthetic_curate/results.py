@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from aesthetic_client.errors import InputError
-from aesthetic_curate.config import FORMAT, is_seeded
+from aesthetic_curate.config import FORMAT, essentials, is_seeded
 from aesthetic_curate.errors import MixedResultsError, NoSamplesError, UnreadableError
 from aesthetic_curate.manifest import read_manifest
 from aesthetic_curate.options import InputOptions
@@ -247,12 +247,28 @@ def _check_settings(url: str, shards: Sequence[ScoredShard]) -> None:
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Which settings and which models differ, by name."""
+    """Which settings, and what of the models that determines scores, differ, by name."""
+
+    def settings(stats: Mapping[str, Any]) -> dict[str, Any]:
+        known = stats.get("provenance", {})
+        models = {name: found for name, found in essentials(known).items() if name in known}
+        return {part: stats.get(part, {}) for part in ("config", "options")} | {
+            "provenance": models
+        }
+
+    return _unequal("", settings(one), settings(other))
+
+
+def _unequal(name: str, one: object, other: object) -> list[str]:
+    """The dotted names of what differs, in mappings as deep as both sides are one."""
+    if one == other:
+        return []
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return [name]
     return [
-        f"{part}.{name}"
-        for part in ("config", "options", "provenance")
-        for name in sorted({*one.get(part, {}), *other.get(part, {})})
-        if one.get(part, {}).get(name) != other.get(part, {}).get(name)
+        found
+        for key in sorted({*one, *other})
+        for found in _unequal(f"{name}.{key}" if name else key, one.get(key), other.get(key))
     ]
 
 

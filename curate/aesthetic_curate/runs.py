@@ -24,7 +24,8 @@ from aesthetic_curate.storage import READERS, Folder, identity
 class Plan:
     """Shards to do, those that are done, and how many of the former were done otherwise before.
 
-    `other_precisions` are those of the `other_settings` shards' towers that the job's is not in.
+    `other_precisions` are those of the towers of `other_settings` shards of images that the job's
+    is not in; stored embeddings need no tower.
     """
 
     todo: Sequence[Shard]
@@ -99,7 +100,11 @@ def plan(shards: Sequence[Shard], job: Job) -> Plan:
     for verdict, stats in found:
         if stats is not None:
             before[verdict].append(stats)
-    precisions = {tower_precision(one.get("provenance", {})) for one in before["other settings"]}
+    precisions = {
+        tower_precision(stats.get("provenance", {}))
+        for shard, (verdict, stats) in zip(shards, found, strict=True)
+        if stats is not None and verdict == "other settings" and shard.kind != "embeddings"
+    }
     return Plan(
         [shard for shard, (verdict, _) in zip(shards, found, strict=True) if verdict != "done"],
         before["done"],

@@ -131,6 +131,24 @@ def test_different_settings_do_not_mix(tars: list[Path], tmp_path: Path) -> None
     )
 
 
+def test_what_differs_of_the_models_is_named(tars: list[Path], tmp_path: Path) -> None:
+    def scored_by(tar: Path, fingerprint: str, provenance: dict[str, object]) -> None:
+        stats = write_shard(tmp_path, tar, drawn(20, 0), fingerprint=fingerprint)
+        file = tmp_path / f"{tar.stem}_stats.json"
+        file.write_text(json.dumps(stats | {"provenance": provenance}))
+
+    tower = {"precision": "int8", "calibration_sha256": "a" * 64, "exported": "today"}
+    scored_by(tars[0], "a" * 64, {"clip_image": tower})
+    other = tower | {"calibration_sha256": "b" * 64, "exported": "yesterday"}
+    scored_by(tars[1], "b" * 64, {"clip_image": other})
+    with pytest.raises(MixedResultsError) as raised:
+        Results.open(str(tmp_path))
+    assert "; they differ in provenance.clip_image.calibration_sha256. Run" in str(raised.value)
+    scored_by(tars[1], "b" * 64, {})  # by the heads alone
+    with pytest.raises(MixedResultsError, match=r"; they differ in provenance\.clip_image\. Run"):
+        Results.open(str(tmp_path))
+
+
 def test_one_input_under_two_names_does_not_mix(tars: list[Path], tmp_path: Path) -> None:
     write_results(tmp_path, tars)
     write_shard(tmp_path, tars[1], drawn(20, 1), name="data/00001")

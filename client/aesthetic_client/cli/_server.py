@@ -47,12 +47,14 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_started_arguments(parser: argparse.ArgumentParser) -> None:
+def add_started_arguments(
+    parser: argparse.ArgumentParser, repository_for: str = "the started server"
+) -> None:
     """The options of the server that is started where no --url names one."""
     parser.add_argument(
         "--repository",
         type=Path,
-        help=f"model repository for the started server (default: {default_repository()})",
+        help=f"model repository for {repository_for} (default: {default_repository()})",
     )
     parser.add_argument(
         "--profile",

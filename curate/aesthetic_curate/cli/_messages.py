@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from aesthetic_client.contract import SEEDED_WEIGHTS
+from aesthetic_client.contract import CPU_PROFILES, SEEDED_WEIGHTS
 from aesthetic_curate.config import Job, is_seeded, tower_precision
 from aesthetic_curate.likeness import like_notes
 from aesthetic_curate.runs import Plan, Summary
@@ -21,15 +21,24 @@ def say_plan(todo: Plan, job: Job) -> None:
     if todo.done:
         print(f"{len(todo.done)} shards are done already", file=sys.stderr)
     if todo.other_settings:
-        now = tower_precision(job.provenance) or "unknown"
-        before = f" (in {', '.join(todo.other_precisions)}; now in {now})"
-        print(
-            f"{todo.other_settings} shards were scored with other settings or another model"
-            f"{before if todo.other_precisions else ''}, and are redone",
-            file=sys.stderr,
-        )
+        print(_redone(todo, tower_precision(job.provenance)), file=sys.stderr)
     if todo.other_input:
         print(f"{todo.other_input} shards have changed since, and are redone", file=sys.stderr)
+
+
+def _redone(todo: Plan, now: str) -> str:
+    """That shards of other settings are redone, and how to keep them. `now`: "" without a tower."""
+    before = todo.other_precisions if now else ()
+    told = f" (in {', '.join(before)}; now in {now})" if before else ""
+    way_back = (
+        f" or, if nothing else differs, --profile {before[0]} (or --url of a server in it)"
+        if len(before) == 1 and before[0] in CPU_PROFILES
+        else ""
+    )
+    return (
+        f"{todo.other_settings} shards were scored with other settings or another model{told}, "
+        f"and are redone. To keep them, stop now and give another --output{way_back}"
+    )
 
 
 def say_summary(summary: Summary, output: str) -> None:

@@ -97,7 +97,7 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL[,URL]",
         help="running servers, grpc://host:8001 or http://host:8000; else one is started",
     )
-    add_started_arguments(parser)
+    add_started_arguments(parser, "the started server, or for --local")
     parser.add_argument(
         "--local",
         action="store_true",
@@ -174,6 +174,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_inputs(arguments.input, arguments.output)
     shards = find_shards(arguments.input, options)
     check_shards(shards, arguments.output)
+    _check_kinds(arguments, shards)
     mine = shards[arguments.shard_index :: arguments.shard_count][: arguments.limit]
     if not mine:
         raise NoSamplesError(
@@ -215,6 +216,19 @@ def _check(arguments: argparse.Namespace) -> None:
     check_started_arguments(arguments)
 
 
+def _check_kinds(arguments: argparse.Namespace, shards: Sequence[Shard]) -> None:
+    """Raises InputError for an option of images where all machines' shards hold none."""
+    if any(shard.kind != "embeddings" for shard in shards):
+        return
+    if arguments.tar_min is not None:
+        raise InputError("--tar-min writes tars of images; these are stored embeddings alone")
+    if arguments.profile:
+        raise InputError(
+            f"--profile {arguments.profile} is for the image tower; {' '.join(arguments.input)} "
+            "holds stored embeddings alone, which only the heads score: leave --profile away"
+        )
+
+
 def _options(arguments: argparse.Namespace) -> InputOptions:
     options = InputOptions(
         rows_per_shard=arguments.rows_per_shard,
@@ -246,8 +260,6 @@ def _job(
         timeout_s=arguments.timeout,
         patience_s=arguments.patience,
     )
-    if arguments.tar_min is not None and all(shard.kind == "embeddings" for shard in shards):
-        raise InputError("--tar-min writes tars of images; these are stored embeddings alone")
     if arguments.local:
         if any(shard.kind != "embeddings" for shard in shards):
             raise InputError("--local scores stored embeddings; images need the tower of a server")
