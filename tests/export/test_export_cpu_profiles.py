@@ -26,7 +26,7 @@ from aesthetic_export.modules import ClipImage
 from aesthetic_export.parity import ParityError
 from aesthetic_export.repository import build_repository
 from aesthetic_export.samples import made_up_images
-from towers import tiny_tower
+from towers import allow_for_tiny, tiny_tower
 
 PROFILES = (BF16, INT8)
 FP32_FILES = ("model.onnx", "model.onnx.data", "provenance.json")
@@ -168,6 +168,7 @@ def test_the_command_adds_a_precision_once(
     target = shutil.copytree(tiny_repository, tmp_path / "repository")
     monkeypatch.setattr(sources, "seeded_tower", tiny_tower)
     monkeypatch.setenv("AESTHETIC_CACHE", str(tmp_path / "cache"))
+    allow_for_tiny(monkeypatch)
     seeded = ("--weights", "seeded:0", "--head-weights", "seeded:0")
     options = (*seeded, "--precision", "bf16", "--if-missing", "--repository", target)
     assert run(*options) == 0
