@@ -35,9 +35,9 @@ CLIP_IMAGE_FP32 = Tolerance(score=1e-3, cosine=0.999999)
 # Of the default head; see `tower_tolerance` for the others.
 FP16_SCORE = 0.01
 FP16_COSINE = 0.9999
-# Scores of photographs spread by about a point, and callers' thresholds lie halves of it apart: twice
-# the worst head's drift on the stress tower of published ranges is allowed (measured by
-# benchmarks/precision.py). A profile further off is another predictor, whatever its speed.
+# Scores of photographs spread by about a point, and callers' thresholds lie halves of it apart.
+# Twice the worst head's drift on the stress tower of published ranges, as benchmarks/precision.py
+# measures it: a profile further off is another predictor, whatever its speed.
 BF16_SCORE = 0.05
 BF16_COSINE = 0.999
 INT8_SCORE = 0.2
