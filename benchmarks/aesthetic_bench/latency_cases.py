@@ -188,7 +188,8 @@ class _Tower:
                     if name in (ensemble.name, *ensemble.steps)
                 }
                 times[way] += measured
-                stages[way].append(stages_ms(statistics.fmean(measured), ensemble.name, work, costs))
+                mean_ms = statistics.fmean(measured)
+                stages[way].append(stages_ms(mean_ms, ensemble.name, work, costs))
         config = asked.config(contract.CLIP_IMAGE.name)
         batching = config.get("dynamic_batching", {})
         return {
