@@ -46,7 +46,8 @@ BENCH = $(if $(IMAGES),--images $(IMAGES)) $(if $(QUICK),--quick)
 OWN_IMAGES = $(if $(IMAGES),--images $(IMAGES))
 bench: $(VENV)/.test
 	$(BIN)/aesthetic export --weights auto --if-missing --precision bf16 --precision int8 $(OWN_IMAGES)
-	$(BIN)/python benchmarks/serving.py $(BENCH) $(BENCH_ARGS)
+	for profile in fp32 bf16 int8; do \
+	  $(BIN)/python benchmarks/serving.py --profile $$profile $(BENCH) $(BENCH_ARGS) || exit 1; done
 	$(BIN)/python benchmarks/engines.py $(BENCH) $(ENGINES_ARGS)
 
 # Every other figure of a CPU: about an hour and a half on two cores.
