@@ -62,11 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
     if given.plot:
         given.plot.write_text(engine_plot.svg(records[0]), "utf-8")
     if given.readme:
-        of_engines = shown == {engine_tables}
-        block = (
-            engine_tables.readme_block(records[0]) if of_engines else tables.readme_block(records)
-        )
-        marks = engine_tables.MARKS if of_engines else tables.README_MARKS
+        if shown == {engine_tables}:
+            block, marks = engine_tables.readme_block(records[0]), engine_tables.MARKS
+        else:
+            block, marks = tables.readme_block(records), tables.README_MARKS
         text = tables.with_readme_block(given.readme.read_text("utf-8"), block, marks)
         if text is None:
             parser.exit(1, f"{given.readme} lacks the marks {' and '.join(marks)}\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from .client_tables import KIND
 from .company import Ticks
 from .instant_server import InstantServer
 from .machine import versions
+from .measurements import medians
 from .records import Begun
 
 SCORE_MANY, SCORE_BATCH = "Client.score_many", "Client.score_batch"
@@ -129,12 +129,11 @@ def _cases(
             say(f"{payload.name}, round {number + 1}: {way}")
             measured.append(_measured(server, payload, way, settings))
     for way, measured in rounds.items():
-        medians = {key: statistics.median(one[key] for one in measured) for key in measured[0]}
         yield {
             "payload": payload.name,
             "images_per_request": payload.size,
             "way": way,
-            **medians,
+            **medians(measured),
             "rounds": measured,
         }
 

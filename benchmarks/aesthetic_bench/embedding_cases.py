@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -27,6 +26,7 @@ from .company import Ticks
 from .embedding_tables import KIND
 from .errors import BenchError
 from .machine import versions
+from .measurements import medians
 from .records import Begun
 from .torch_loop import head_module
 
@@ -139,13 +139,10 @@ class _Case:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        medians = {
-            name: statistics.median(one[name] for one in self._rounds) for name in self._rounds[0]
-        }
         return {
             "storage": self.storage,
             "way": self.way,
-            **medians,
+            **medians(self._rounds),
             "largest_difference_from_local": self._difference,
             "rounds": self._rounds,
         }

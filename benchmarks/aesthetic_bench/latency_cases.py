@@ -25,7 +25,7 @@ from .inputs import Images, load_images
 from .instant_tower import instant_repository
 from .latency_tables import KIND
 from .machine import versions
-from .measurements import latency
+from .measurements import latency, medians
 from .provenance import read_provenance, weights_of
 from .records import Begun
 from .shared_memory import SharedMemoryWay
@@ -203,7 +203,7 @@ class _Tower:
                     **asdict(latency(times[way])),
                     "requests": len(times[way]),
                     "overhead_ms": statistics.median(one["overhead"] for one in stages[way]),
-                    "stages_ms": _medians(stages[way]),
+                    "stages_ms": medians(stages[way]),
                 }
                 for way in ways
             },
@@ -255,7 +255,3 @@ def _timed_ms(act: Way, number: int) -> float:
     begin = time.perf_counter()
     act(number)
     return (time.perf_counter() - begin) * 1e3
-
-
-def _medians(turns: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}

@@ -35,7 +35,7 @@ def machine() -> dict[str, object]:
         "cpu_flags": [
             flag for flag in (flags[1].split() if flags else []) if FLAGS.fullmatch(flag)
         ],
-        "usable_cores": len(os.sched_getaffinity(0)),
+        "usable_cores": usable_cores(),
         "threads_per_core": _threads_per_core(text),
         "memory_gib": round(int(memory[1]) / 2**20, 1) if memory else None,
         "system": f"{platform.system()} {platform.machine()}",
@@ -44,9 +44,14 @@ def machine() -> dict[str, object]:
     }
 
 
+def usable_cores() -> int:
+    """The processors that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
 def versions(triton: str, perf_analyzer: str) -> dict[str, str | None]:
     """Of everything that has a part in the figures, this project's commit included."""
-    found = {name: _version(distribution) for name, distribution in DISTRIBUTIONS.items()}
+    found = {name: version(distribution) for name, distribution in DISTRIBUTIONS.items()}
     return {"triton": triton, "perf_analyzer": perf_analyzer, **found, "git_commit": git_commit()}
 
 
@@ -67,7 +72,8 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
-def _version(distribution: str) -> str | None:
+def version(distribution: str) -> str | None:
+    """An installed distribution's, None where there is none."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

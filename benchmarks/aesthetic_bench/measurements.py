@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,3 +70,8 @@ class Rate:
             "execution_p50_ms": float(np.median(self.executions_s)) * 1e3,
             "fastest_execution_ms": min(self.executions_s) * 1e3,
         }
+
+
+def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Each figure's median over the rounds, which all have the same figures."""
+    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,9 +21,10 @@ from aesthetic_client.pixels import PixelOptions, prepare_pixels
 from .company import Ticks
 from .errors import BenchError
 from .inputs import load_images
-from .machine import versions
+from .machine import usable_cores, version, versions
+from .measurements import medians
 from .preprocessing_tables import EXACT, FAST, FASTER, KIND, PILLOW_ONLY, REFERENCE
-from .preprocessing_threads import Crowd, usable_cores
+from .preprocessing_threads import Crowd
 from .records import Begun
 from .torch_loop import head_module, load_tower
 
@@ -104,7 +103,7 @@ def run(settings: Settings, say: Say = lambda _: None) -> dict[str, Any]:
         METHOD,
         {
             **versions("none", "none"),
-            **{name: _version(name) for name in ("simplejpeg", "numba")},
+            **{name: version(name) for name in ("simplejpeg", "numba")},
         },
         parameters={
             "images": {"origin": images.origin, "count": len(pictures)},
@@ -154,15 +153,12 @@ class _Case:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        medians = {
-            name: statistics.median(one[name] for one in self._rounds) for name in self._rounds[0]
-        }
         return {
             "megapixels": self.files.megapixels,
             "format": self.files.format,
             "mean_file_kb": float(np.mean([len(data) for data in self.files.data])) / 1e3,
             "way": self.way,
-            **medians,
+            **medians(self._rounds),
             "pixel_difference": self._difference,
             "rounds": self._rounds,
         }
@@ -252,13 +248,6 @@ def _pillow_only(data: bytes) -> Pixels:
 def _faster(data: bytes) -> Pixels:
     with patch.object(pixels, "FAST_LEAST", IMAGE_SIZE):
         return prepare_pixels(data, _FAST_OPTIONS)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 _FAST_OPTIONS = PixelOptions(mode="fast")

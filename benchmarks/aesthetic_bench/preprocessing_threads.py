@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .company import Ticks
+from .measurements import medians
 
 
 class Crowd:
@@ -48,18 +47,10 @@ class Crowd:
         self._rounds.append({"images_per_s": rate, **Ticks.now().company_since(ticks)})
 
     def as_dict(self) -> dict[str, Any]:
-        medians = {
-            name: statistics.median(one[name] for one in self._rounds) for name in self._rounds[0]
-        }
         return {
             "megapixels": self.megapixels,
             "way": self.way,
             "threads": self.threads,
-            **medians,
+            **medians(self._rounds),
             "rounds": self._rounds,
         }
-
-
-def usable_cores() -> int:
-    """The processors that this process may run on."""
-    return len(os.sched_getaffinity(0))

@@ -56,7 +56,7 @@ def introduction(record: Record) -> list[str]:
         f"{record['date_utc']}, commit {versions['git_commit'] or 'unknown'}"
         + (", a quick run: see the full one for claims" if record["parameters"]["quick"] else ""),
     ]
-    lines += quiet_warning((*record["bare_engine"], *record["torch_loop"]["runs"]))
+    lines += _warnings(record)
     if reason := record["torch_loop"].get("skipped"):
         lines.append(f"no torch loop: {reason}")
     return lines
@@ -92,14 +92,17 @@ def readme_block(records: Sequence[Record]) -> str:
             cells = (by_column.get(column, "") for column in columns)
             rows.append((record["parameters"]["profile"], *cells))
     shown = Table(found[0].title, ("profile", *columns), tuple(rows))
-    warnings = [line for record in records[1:] for line in _warnings(record)]
+    warnings = [
+        f"{record['parameters']['profile']}: {line}"
+        for record in records[1:]
+        for line in _warnings(record)
+    ]
     text = render_markdown([*introduction(records[0]), *warnings], [shown])
     return f"{README_MARKS[0]}\n{text}{README_MARKS[1]}"
 
 
 def _warnings(record: Record) -> list[str]:
-    runs = (*record["bare_engine"], *record["torch_loop"]["runs"])
-    return [f"{record['parameters']['profile']}: {line}" for line in quiet_warning(runs)]
+    return quiet_warning((*record["bare_engine"], *record["torch_loop"]["runs"]))
 
 
 def with_readme_block(text: str, block: str, marks: tuple[str, str]) -> str | None:
