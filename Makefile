@@ -42,18 +42,19 @@ serve: $(VENV)/.demo
 	$(BIN)/aesthetic serve $(SERVE_ARGS)
 
 # QUICK=1: a small run, to look, not to claim.
-BENCH = $(if $(IMAGES),--images $(IMAGES)) $(if $(QUICK),--quick)
 OWN_IMAGES = $(if $(IMAGES),--images $(IMAGES))
+BENCH = $(OWN_IMAGES) $(if $(QUICK),--quick)
+CPU_PROFILES := fp32 bf16 int8
 bench: $(VENV)/.test
 	$(BIN)/aesthetic export --weights auto --if-missing --precision bf16 --precision int8 $(OWN_IMAGES)
-	for profile in fp32 bf16 int8; do \
+	for profile in $(CPU_PROFILES); do \
 	  $(BIN)/python benchmarks/serving.py --profile $$profile $(BENCH) $(BENCH_ARGS) || exit 1; done
 	$(BIN)/python benchmarks/engines.py $(BENCH) $(ENGINES_ARGS)
 
 # Every other figure of a CPU: about an hour and a half on two cores.
 bench-all: bench
 	$(BIN)/python benchmarks/preprocessing.py $(OWN_IMAGES)
-	for profile in fp32 bf16 int8; do \
+	for profile in $(CPU_PROFILES); do \
 	  $(BIN)/python benchmarks/latency.py --profile $$profile $(OWN_IMAGES) || exit 1; done
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/embeddings.py
