@@ -96,10 +96,7 @@ def plan(shards: Sequence[Shard], job: Job) -> Plan:
 
     with ThreadPoolExecutor(READERS) as readers:
         found = list(readers.map(look, shards))
-    before: dict[str, list[dict[str, Any]]] = {"done": [], "other settings": [], "other input": []}
-    for verdict, stats in found:
-        if stats is not None:
-            before[verdict].append(stats)
+    counts = Counter(verdict for verdict, _ in found)
     precisions = {
         tower_precision(stats.get("provenance", {}))
         for shard, (verdict, stats) in zip(shards, found, strict=True)
@@ -107,9 +104,9 @@ def plan(shards: Sequence[Shard], job: Job) -> Plan:
     }
     return Plan(
         [shard for shard, (verdict, _) in zip(shards, found, strict=True) if verdict != "done"],
-        before["done"],
-        len(before["other settings"]),
-        len(before["other input"]),
+        [stats for verdict, stats in found if stats is not None and verdict == "done"],
+        counts["other settings"],
+        counts["other input"],
         sorted(precisions - {tower_precision(job.provenance), ""}),
     )
 
